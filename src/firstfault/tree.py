@@ -1,0 +1,296 @@
+"""The rollout tree: the one structure that everything else reads and writes.
+
+A node is a step of a run: the tokens that the agent wrote (`action_tokens`), then the tokens that the environment
+answered with (`observation_tokens`: tool outputs and the chat template's scaffold up to the agent's next turn). The
+root is the environment's first word: its observation is the prompt. A node stores only the tokens it adds, and all
+children of a node share its observation.
+
+Invariant: joining the nodes from the root to a node gives exactly the tokens that the model saw, in that order;
+nothing is ever tokenized again. A tree is one JSON line, and loads back equal.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+
+@dataclass
+class Task:
+    """One prompt with what is needed to judge an answer; `info` holds whatever else its source knows of it."""
+
+    question: str
+    answer: str
+    id: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Call:
+    """One tool call of a step, as the agent wrote it, and what came of it. `failed` says why it gave no result."""
+
+    name: str
+    arguments: dict[str, Any]
+    output: str = ""
+    failed: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the policy loss, on every action token of the node that carries it.
+
+    A method that gives one advantage per node writes one term; a method that gives one per run writes a term for each
+    run through the node, because a sum of clipped terms is not the clipped term of their sum. `advantage` is one
+    number or one per action token. `weight` is the share of the loss that each token of the term has (see
+    `credit.leaf_weights`). The ratio is clipped to [1 - clip_low, 1 + clip_high].
+    """
+
+    advantage: float | list[float]
+    weight: float
+    clip_low: float
+    clip_high: float
+
+    @property
+    def has_gradient(self) -> bool:
+        return any(self.advantage) if isinstance(self.advantage, list) else self.advantage != 0
+
+
+@dataclass
+class Probe:
+    """The evidence of one anchor of a search: completions sampled after `step` steps of a failed run."""
+
+    step: int
+    tries: int
+    successes: int
+
+
+@dataclass
+class Verdict:
+    """What a search found on one failed run, with its evidence.
+
+    `step` counts from 1; steps + 1 means that no step is irrecoverable. `finished` is false when the budget cut the
+    search off. `marked` says whether the method used the verdict.
+    """
+
+    leaf: int
+    steps: int
+    step: int
+    finished: bool
+    probes: list[Probe] = field(default_factory=list)
+    marked: bool = False
+
+
+@dataclass(eq=False)
+class Node:
+    """One step. Positions in `logprobs` and `entropies` (nats) match `action_tokens`."""
+
+    parent: Node | None
+    index: int
+    rollout: int  # the rollout that sampled this step; -1 for the root
+    action_tokens: list[int] = field(default_factory=list)
+    observation_tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    text: str = ""  # the action as the agent wrote it
+    calls: list[Call] = field(default_factory=list)
+    # where a run ended
+    end: str | None = None  # answer, max_tokens, max_steps or context; None on steps that go on
+    answer: str | None = None
+    success: bool | None = None
+    reward: float | None = None
+    # what a method writes
+    terms: list[Term] = field(default_factory=list)
+    critical: bool = False
+    value: float | None = None
+    value_samples: int = 0
+    children: list[Node] = field(default_factory=list, repr=False)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.end is not None
+
+    @property
+    def depth(self) -> int:
+        """Number of steps up to and with this one: 0 for the root."""
+        return len(self.path) - 1
+
+    @property
+    def path(self) -> list[Node]:
+        """The nodes from the root to this one, both included."""
+        nodes: list[Node] = [self]
+        while nodes[-1].parent is not None:
+            nodes.append(nodes[-1].parent)
+        return nodes[::-1]
+
+    @property
+    def steps(self) -> list[Node]:
+        """The path without the root: what the agent did."""
+        return self.path[1:]
+
+    @property
+    def tokens(self) -> list[int]:
+        """All that the model has seen after this step."""
+        return [t for node in self.path for t in node.action_tokens + node.observation_tokens]
+
+    @property
+    def subtree(self) -> list[Node]:
+        """This node and all below it, parents before children."""
+        nodes = [self]
+        for node in nodes:
+            nodes.extend(node.children)
+        return nodes
+
+    @property
+    def leaves(self) -> list[Node]:
+        """The runs that pass through this node."""
+        return [node for node in self.subtree if node.is_leaf]
+
+    @property
+    def anchor(self) -> Node:
+        """The node that this step's rollout was continued from."""
+        node = self
+        while node.parent is not None and node.rollout == self.rollout:
+            node = node.parent
+        return node
+
+    @property
+    def advantage(self) -> float | None:
+        """The weighted mean of the terms, for people to look at; None where nothing was credited."""
+        if not self.terms:
+            return None
+        total = sum(term.weight for term in self.terms)
+        mean = [sum(t.advantage) / len(t.advantage) if isinstance(t.advantage, list) else t.advantage
+                for t in self.terms]  # fmt: skip
+        return sum(t.weight * a for t, a in zip(self.terms, mean, strict=True)) / total if total else 0.0
+
+
+_COMPUTED = {"parent", "children", "index"}
+
+
+class Tree:
+    """All rollouts of one task that share prefixes. `nodes` lists parents before children; `nodes[0]` is the root.
+
+    >>> tree = Tree(Task("1 + 1?", "2"), prompt=[5, 6])
+    >>> step = tree.add(tree.root, rollout=0, action_tokens=[7], observation_tokens=[8, 9])
+    >>> leaf = tree.add(step, rollout=0, action_tokens=[3], end="answer", success=True, reward=1.0)
+    >>> other = tree.add(step, rollout=1, action_tokens=[4], end="answer", success=False, reward=0.0)
+    >>> leaf.tokens, other.tokens, other.anchor is step
+    ([5, 6, 7, 8, 9, 3], [5, 6, 7, 8, 9, 4], True)
+    >>> Tree.from_json(tree.to_json()) == tree
+    True
+    """
+
+    def __init__(self, task: Task, prompt: list[int], key: tuple[int, ...] = ()):
+        self.task = task
+        self.key = key  # (seed, iteration, task number): with it, all randomness of the tree can be drawn again
+        self.root = Node(parent=None, index=0, rollout=-1, observation_tokens=list(prompt))
+        self.nodes: list[Node] = [self.root]
+        self.verdicts: list[Verdict] = []
+
+    def add(self, parent: Node, *, rollout: int, **fields: Any) -> Node:
+        """Append a step below `parent`."""
+        node = Node(parent=parent, index=len(self.nodes), rollout=rollout, **fields)
+        parent.children.append(node)
+        self.nodes.append(node)
+        return node
+
+    @property
+    def steps(self) -> list[Node]:
+        return self.nodes[1:]
+
+    @property
+    def leaves(self) -> list[Node]:
+        return [node for node in self.nodes if node.is_leaf]
+
+    @property
+    def has_gradient(self) -> bool:
+        return any(term.has_gradient for node in self.nodes for term in node.terms)
+
+    def to_json(self) -> str:
+        def plain(node: Node) -> dict[str, Any]:
+            values = {k: v for k, v in vars(node).items() if k not in _COMPUTED and v not in (None, [], "")}
+            values["calls"] = [asdict(call) for call in node.calls]
+            values["terms"] = [asdict(term) for term in node.terms]
+            return {"parent": node.parent.index if node.parent else None, **values}
+
+        return json.dumps({
+            "task": asdict(self.task),
+            "key": self.key,
+            "verdicts": [asdict(v) for v in self.verdicts],
+            "nodes": [plain(node) for node in self.nodes],
+        }, ensure_ascii=False)  # fmt: skip
+
+    @classmethod
+    def from_json(cls, line: str) -> Tree:
+        data = json.loads(line)
+        tree = cls(Task(**data["task"]), prompt=[], key=tuple(data["key"]))
+        tree.verdicts = [Verdict(**{**v, "probes": [Probe(**p) for p in v["probes"]]}) for v in data["verdicts"]]
+        for fields in data["nodes"]:
+            fields["calls"] = [Call(**call) for call in fields["calls"]]
+            fields["terms"] = [Term(**term) for term in fields["terms"]]
+            parent = fields.pop("parent")
+            if parent is None:
+                tree.root = Node(parent=None, index=0, **fields)
+                tree.nodes = [tree.root]
+            else:
+                tree.add(tree.nodes[parent], **fields)
+        return tree
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tree) and self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]  # trees are mutable
+
+    def __rich__(self) -> RichTree:
+        """The tree for a terminal: a line a step, with rewards and advantages; a lost run's first fault is marked."""
+        picture = RichTree(Text(_shorten(self.task.question), style="bold"))
+        drawn = {self.root: picture}
+        for node in self.steps:
+            drawn[node] = drawn[node.parent].add(_line(node))
+        return picture
+
+
+def _line(node: Node) -> Text:
+    style = "" if not node.is_leaf else "green" if node.success else "red"
+    line = Text(_shorten(node.text), style=style)
+    for call in node.calls:
+        line.append(f" → {_shorten(call.output, 24)}", style="yellow" if call.failed else "cyan")
+    if node.is_leaf:
+        line.append(f"  reward {node.reward:+.2f} ({node.end})", style=style)
+    if node.terms:
+        line.append(f"  A {node.advantage:+.2f}", style="dim")
+    if node.value is not None:
+        line.append(f"  V {node.value:.2f} of {node.value_samples}", style="dim")
+    if node.critical:
+        line.append("  ← first fault", style="bold red")
+    return line
+
+
+def _shorten(text: str, width: int = 72) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def save_trees(trees: Iterable[Tree], path: Path) -> None:
+    """Write trees to `path` (.jsonl.gz), a JSON line each; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    with gzip.GzipFile(partial, "wb", mtime=0) as file:  # no time stamp: equal trees give equal files
+        for tree in trees:
+            file.write(tree.to_json().encode() + b"\n")
+    partial.replace(path)
+
+
+def load_trees(path: Path) -> Iterator[Tree]:
+    """Read what `save_trees` wrote, one tree at a time."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield Tree.from_json(line)
