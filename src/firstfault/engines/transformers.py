@@ -1,0 +1,296 @@
+"""The local engine: any Hugging Face causal language model, decoded in one continuous batch.
+
+Every pass of the decode loop takes all that wait: new requests join with what is missing of their prompt, running ones
+bring their last token, finished ones leave. The tokens of a pass lie side by side in one row, so no layer computes
+padding. A prefix is computed once per policy version: requests that share it wait for the first to compute it, then
+copy its keys and values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from firstfault.attention import autocast, hidden_states, logits, use_planned_attention
+from firstfault.engines.base import Completion, Sampling, Turnstile
+from firstfault.engines.prefix import PrefixCache
+
+
+class _Request:
+    """One completion on its way. The keys and values of its first `cached` tokens stand in its slot."""
+
+    def __init__(self, prompt: list[int], sampling: Sampling, key: tuple[int, ...]):
+        self.tokens = list(prompt)
+        self.sampling = sampling
+        self.key = key
+        self.cached = 0
+        self.room = len(prompt) + sampling.max_new_tokens
+        self.noise = np.random.default_rng(key).random(sampling.max_new_tokens)
+        self.completion = Completion()
+        self.future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+
+
+class TransformersEngine:
+    """Decodes with `model` in this process, and shares its weights with whoever trains it.
+
+    Args:
+        model: a causal language model; its attention is replaced by ours (see `attention.use_planned_attention`).
+        tokenizer: only read for stop strings.
+        max_batch: most completions decoded together.
+        max_prefill: most prompt tokens that join in one pass (a longer prompt joins alone).
+        cache_gb: bound of the store of prefixes; the decode batch itself comes on top.
+        deterministic: see `Turnstile`.
+
+    `counts` adds up `passes`, `rows` (completions decoded in them), `generated_tokens`, `computed_tokens` (all that
+    went through the model) and `recomputed_tokens` (those whose keys and values had been computed before and evicted).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_batch: int = 256,
+        max_prefill: int = 8192,
+        cache_gb: float = 2.0,
+        deterministic: bool = True,
+    ):
+        self.model = use_planned_attention(model)
+        self.tokenizer = tokenizer
+        self.max_batch = max_batch
+        self.max_prefill = max_prefill
+        self.turnstile = Turnstile(deterministic)
+        self.counts: Counter[str] = Counter()
+        self._cache = PrefixCache(int(cache_gb * 2**30))
+        self._slots = Slots(model)
+        self._waiting: list[_Request] = []
+        self._active: list[_Request] = []  # the request at position i owns slot i
+        self._loop: asyncio.Task[None] | None = None
+
+    def load(self, weights: dict[str, Any]) -> None:
+        """Take a new policy version; weights that are the model's own need no copy."""
+        own = self.model.state_dict()
+        if any(own[name].data_ptr() != tensor.data_ptr() for name, tensor in weights.items()):
+            self.model.load_state_dict(weights)
+        self._cache.clear()
+
+    async def generate(self, tokens: list[int], sampling: Sampling, key: tuple[int, ...]) -> Completion:
+        request = _Request(tokens, sampling, key)
+        self._waiting.append(request)
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._decode())
+        return await request.future
+
+    async def _decode(self) -> None:
+        try:
+            while self._waiting or self._active:
+                await self.turnstile.quiet()
+                with torch.inference_mode(), autocast(self.model):
+                    self._admit()
+                    self._advance()
+        except BaseException as error:  # whoever waits must hear of it
+            for request in self._active + self._waiting:
+                if not request.future.done():
+                    request.future.set_exception(error)
+            self._active, self._waiting = [], []
+            self._cache.clear()
+            if not isinstance(error, Exception):
+                raise
+
+    def _admit(self) -> None:
+        """Give slots to those that wait, in the order of their keys, and fork what is known of their prompts."""
+        self._waiting.sort(key=lambda request: request.key)
+        later, known, prefill = [], [], 0
+        for request in self._waiting:
+            segments, computing = self._cache.match(request.tokens)
+            missing = len(request.tokens) - sum(len(s.tokens) for s in segments)
+            full = len(self._active) >= self.max_batch or (prefill and prefill + missing > self.max_prefill)
+            if computing or full:
+                later.append(request)
+                continue
+            if missing == 0 and segments[-1].hidden is None:  # ends inside another's text: its last token once more
+                missing = 1
+                self.counts["recomputed_tokens"] += 1
+            request.cached = len(request.tokens) - missing
+            self._active.append(request)
+            self._slots.reserve(len(self._active), request.room)
+            self._slots.write(len(self._active) - 1, [s.kv for s in segments])
+            if missing:
+                self.counts["recomputed_tokens"] += self._cache.reserve(request.tokens)
+                prefill += missing
+            else:
+                known.append((request, segments[-1].hidden))
+        self._waiting = later
+        if known:
+            self._extend([request for request, _ in known], torch.stack([hidden for _, hidden in known]))
+
+    def _advance(self) -> None:
+        """One pass of the model over all that is new, and one more token for every request."""
+        if not self._active:
+            return
+        requests = list(self._active)
+        new = [r.tokens[r.cached :] for r in requests]
+        plan = DecodePlan(self._slots, [r.cached for r in requests], [len(tokens) for tokens in new])
+        tokens = torch.tensor([t for row in new for t in row], device=self.model.device)
+        hidden = hidden_states(self.model, tokens, plan.positions, plan)[plan.last]
+        self.counts["passes"] += 1
+        self.counts["rows"] += len(requests)
+        self.counts["computed_tokens"] += len(tokens)
+        for slot, request in enumerate(requests):
+            request.cached = len(request.tokens)
+            if not request.completion.tokens:  # the prompt has just been computed: others may start from it
+                self._cache.store(request.tokens, self._slots.read(slot)).hidden = hidden[slot].clone()
+        self._extend(requests, hidden)
+
+    def _extend(self, requests: list[_Request], hidden: Tensor) -> None:
+        """Draw the next token of each request from its last hidden state, and let the finished ones leave."""
+        drawn = sample(
+            logits(self.model, hidden).float(),
+            [r.sampling for r in requests],
+            [r.noise[len(r.completion.tokens)] for r in requests],
+        )
+        self.counts["generated_tokens"] += len(requests)
+        for request, token, logprob, entropy in zip(requests, *drawn, strict=True):
+            request.tokens.append(token)
+            done = request.completion
+            done.tokens.append(token)
+            done.logprobs.append(logprob)
+            done.entropies.append(entropy)
+            if self._stops(request):
+                done.stop_reason = "stop"
+            if done.stop_reason == "stop" or len(done.tokens) == request.sampling.max_new_tokens:
+                self._release(request)
+
+    def _stops(self, request: _Request) -> bool:
+        sampling, tokens = request.sampling, request.completion.tokens
+        if tokens[-1] in sampling.stop_tokens:
+            return True
+        if not sampling.stop_strings:
+            return False
+        reach = max(len(s.encode()) for s in sampling.stop_strings)  # a token spells at least one byte
+        tail = self.tokenizer.decode(tokens[-reach:])
+        return any(s in tail for s in sampling.stop_strings)
+
+    def _release(self, request: _Request) -> None:
+        slot = self._active.index(request)
+        self._cache.store(request.tokens[: request.cached], self._slots.read(slot))
+        last = self._active.pop()
+        if last is not request:
+            self._active[slot] = last
+            self._slots.move(len(self._active), slot)
+        if not request.future.done():
+            request.future.set_result(request.completion)
+
+
+class Slots:
+    """Keys and values of the decode batch: `kv` [layers, 2, slots, length, kv_heads, D], grown as needed."""
+
+    def __init__(self, model: PreTrainedModel):
+        config = model.config.get_text_config()
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._shape = (config.num_key_value_heads, head_dim)
+        self._model = model
+        self.kv = torch.empty(config.num_hidden_layers, 2, 0, 0, *self._shape)
+
+    def reserve(self, slots: int, length: int) -> None:
+        old = self.kv
+        if slots <= old.shape[2] and length <= old.shape[3]:
+            return
+        slots = max(old.shape[2], 1 << (slots - 1).bit_length())
+        length = max(old.shape[3], -(-length // 64) * 64)
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else self._model.dtype
+        self.kv = torch.zeros(*old.shape[:2], slots, length, *self._shape, dtype=dtype, device=self._model.device)
+        self.kv[:, :, : old.shape[2], : old.shape[3]] = old
+
+    def write(self, slot: int, kv: list[Tensor]) -> None:
+        if kv:
+            joined = torch.cat(kv, dim=2)
+            self.kv[:, :, slot, : joined.shape[2]] = joined
+
+    def read(self, slot: int) -> Tensor:
+        return self.kv[:, :, slot]
+
+    def move(self, source: int, target: int) -> None:
+        self.kv[:, :, target] = self.kv[:, :, source]
+
+
+class DecodePlan:
+    """Attention of one pass: request i brings `new[i]` tokens behind the `cached[i]` that stand in slot i.
+
+    The last tokens of all requests attend together, straight from the slots; the other tokens of those that bring more
+    than one attend together over a copy of their slots.
+    """
+
+    def __init__(self, slots: Slots, cached: list[int], new: list[int]):
+        device = slots.kv.device
+        ends = np.add(cached, new)
+        rows = np.repeat(np.arange(len(new)), new)
+        starts = np.cumsum(new) - new
+        positions = np.arange(len(rows)) - np.repeat(starts - cached, new)
+        longest = int(ends.max())
+        self._kv = slots.kv.flatten(2, 3)
+        self._keys = slots.kv[:, :, : len(new), :longest].transpose(3, 4)
+        self._write_to = torch.as_tensor(rows * slots.kv.shape[3] + positions, device=device)
+        self.positions = torch.as_tensor(positions, device=device)
+        self.last = torch.as_tensor(starts + new - 1, device=device)
+        at = torch.arange(longest, device=device)
+        self._last_mask = (at < torch.as_tensor(ends, device=device)[:, None])[:, None, None]
+
+        joining = np.flatnonzero(np.asarray(new) > 1)
+        self._joining = torch.as_tensor(joining, device=device)
+        if len(joining):
+            offset = np.arange(max(new[i] for i in joining) - 1)
+            real = offset < (np.asarray(new)[joining] - 1)[:, None]
+            self._real = torch.as_tensor(real, device=device)
+            self._queries = torch.as_tensor(np.where(real, starts[joining, None] + offset, 0), device=device)
+            self._mask = (at <= self.positions[self._queries][..., None])[:, None]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        keys, values = self._keys[layer]
+        query = query.to(keys.dtype)
+        self._kv[layer, 0].index_copy_(0, self._write_to, key.to(keys.dtype))
+        self._kv[layer, 1].index_copy_(0, self._write_to, value.to(keys.dtype))
+        out = torch.empty_like(query)
+        # the query heads of a key head stand as its queries, so that its keys are read once
+        last = query[self.last].unflatten(1, (keys.shape[1], -1))
+        last = F.scaled_dot_product_attention(last, keys, values, self._last_mask, scale=scale)
+        out[self.last] = last.flatten(1, 2)
+        if len(self._joining):
+            rest = F.scaled_dot_product_attention(
+                query[self._queries].transpose(1, 2), keys[self._joining], values[self._joining], self._mask,
+                scale=scale, enable_gqa=True,
+            )  # fmt: skip
+            out[self._queries[self._real]] = rest.transpose(1, 2)[self._real]
+        return out
+
+
+def sample(logits: Tensor, samplings: list[Sampling], noise: list[float]) -> tuple[list[int], list[float], list[float]]:
+    """Draw one token a row by inverting the cumulative distribution at `noise` in [0, 1).
+
+    Args:
+        logits: [rows, V], float32.
+
+    Returns:
+        Tokens, their log-probabilities and the entropies (nats), both of the whole distribution at the row's
+        temperature, whatever top-p then leaves of it.
+    """
+    column = lambda values: torch.tensor(values, device=logits.device)[:, None]  # noqa: E731
+    logprobs = torch.log_softmax(logits / column([s.temperature or 1.0 for s in samplings]), dim=-1)
+    probs = logprobs.exp()
+    entropies = torch.special.entr(probs).sum(-1)
+    if any(s.top_p < 1 for s in samplings):
+        ordered, order = probs.sort(-1, descending=True)
+        nucleus = ordered.cumsum(-1) - ordered < column([s.top_p for s in samplings])
+        probs = torch.zeros_like(probs).scatter(-1, order, ordered * nucleus)
+    cumulative = probs.double().cumsum(-1)
+    drawn = torch.searchsorted(cumulative, column(noise).double() * cumulative[:, -1:], right=True)
+    greedy = column([s.temperature == 0 for s in samplings])
+    tokens = torch.where(greedy, logits.argmax(-1, keepdim=True), drawn.clamp(max=logits.shape[-1] - 1))
+    return tokens[:, 0].tolist(), logprobs.gather(-1, tokens)[:, 0].tolist(), entropies.tolist()
