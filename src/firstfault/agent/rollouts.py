@@ -1,0 +1,136 @@
+"""One rollout: the agent acts and the tools answer, up to an answer or a limit; and the budget of a task."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol
+
+from firstfault.agent.chat import Chat, ParsedCall
+from firstfault.engines.base import Engine, Sampling
+from firstfault.tools.base import Session
+from firstfault.tree import Call, Node, Task, Tree
+
+
+class Judge(Protocol):
+    def __call__(self, task: Task, answer: str) -> tuple[bool, float]:
+        """Whether the answer is right, and its reward."""
+        ...
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A policy with its tools, and the limits of its runs.
+
+    `sampling.max_new_tokens` bounds one step, `max_context` the whole run in tokens, `max_steps` its steps.
+    """
+
+    engine: Engine
+    chat: Chat
+    session: Session
+    judge: Judge
+    sampling: Sampling
+    max_steps: int = 16
+    max_context: int = 4096
+
+    async def step(self, tree: Tree, node: Node, session: Session, rollout: int) -> Node:
+        """Let the agent act once after `node`, run the calls it makes, and add what came of it to the tree."""
+        seen = node.tokens
+        room = self.max_context - len(seen)
+        limit = min(room, self.sampling.max_new_tokens)
+        key = (*tree.key, rollout, node.depth)
+        self.engine.turnstile.leave()
+        try:
+            done = await self.engine.generate(seen, replace(self.sampling, max_new_tokens=limit), key)
+        finally:
+            self.engine.turnstile.enter()
+        message = self.chat.parse(done.tokens)
+        step = tree.add(node, rollout=rollout, action_tokens=done.tokens, logprobs=done.logprobs,
+                        entropies=done.entropies, text=message.text)  # fmt: skip
+        if done.stop_reason == "length":
+            step.end = "context" if limit == room else "max_tokens"
+        elif not message.calls:
+            step.end, step.answer = "answer", message.text
+        elif step.depth == self.max_steps:
+            step.end = "max_steps"
+        else:
+            for call in message.calls:
+                step.calls.append(await _run(call, session))
+            observation = self.chat.observe(done.tokens, [call.output for call in step.calls])
+            if len(observation) + len(done.tokens) >= room:
+                step.end = "context"
+            else:
+                step.observation_tokens = observation
+        if step.is_leaf:
+            step.success, step.reward = False, 0.0
+            if step.answer is not None:
+                step.success, step.reward = self.judge(tree.task, step.answer)
+        return step
+
+
+async def _run(call: ParsedCall, session: Session) -> Call:
+    if call.error:
+        return Call(call.name, call.arguments, output=f"Error: {call.error}", failed="malformed")
+    seen = await session.call(call.name, call.arguments)
+    return Call(call.name, call.arguments, output=seen.text, failed=seen.failed, seconds=seen.seconds)
+
+
+class Rollouts:
+    """The budget of one task: grows its tree by completions, each of which counts, whole or from the middle.
+
+    Use as `async with`: tool sessions of all nodes are kept until the exit, so that a run can branch at any step.
+    While it is open, it holds the engine's turnstile unless every rollout under way waits for the engine.
+    """
+
+    def __init__(self, agent: Agent, tree: Tree, budget: int):
+        self.agent = agent
+        self.tree = tree
+        self.budget = budget
+        self.spent = 0
+        self._running = 0
+        self._sessions: dict[Node, Session] = {}
+
+    @property
+    def remaining(self) -> int:
+        return self.budget - self.spent
+
+    async def sample(self, n: int) -> list[Node]:
+        """Sample `n` whole rollouts side by side; returns their leaves."""
+        return await self.continue_from(self.tree.root, n)
+
+    async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
+        """Sample `n` completions after `node` side by side; returns their leaves.
+
+        Raises:
+            ValueError: if the budget has less than `n` left, or if the run ended at `node`.
+        """
+        if n > self.remaining or node.is_leaf:
+            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
+        first, self.spent = self.spent, self.spent + n
+        return await asyncio.gather(*(self._complete(node, first + i) for i in range(n)))
+
+    async def _complete(self, node: Node, rollout: int) -> Node:
+        turnstile = self.agent.engine.turnstile
+        self._running += 1
+        if self._running > 1:  # the first takes over the hold of whoever asked for it
+            turnstile.enter()
+        session = self._sessions[node].fork()
+        while not node.is_leaf:
+            node = await self.agent.step(self.tree, node, session, rollout)
+            self._sessions[node] = session.fork()
+        await session.close()
+        self._running -= 1
+        if self._running:
+            turnstile.leave()
+        return node
+
+    async def __aenter__(self) -> Rollouts:
+        self.agent.engine.turnstile.enter()
+        self._sessions[self.tree.root] = self.agent.session.fork()
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.agent.engine.turnstile.leave()
+        for session in self._sessions.values():
+            await session.close()

@@ -1,0 +1,40 @@
+"""Mathematics of credit that methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from firstfault.tree import Node, Term
+
+Aggregation = Literal["sequence", "token"]
+
+
+def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:
+    """z-scores (x - mean) / (std + eps) with the population standard deviation; zeros where all values are equal.
+
+    >>> [round(z, 3) for z in normalize([1, 1, 0])]
+    [0.707, 0.707, -1.414]
+    >>> normalize([0.3, 0.3])
+    [0.0, 0.0]
+    """
+    if len(set(values)) < 2:  # a mean of equal floats can differ from them in the last bit
+        return [0.0] * len(values)
+    mean = sum(values) / len(values)
+    std = (sum((x - mean) ** 2 for x in values) / len(values)) ** 0.5
+    return [(x - mean) / (std + eps) for x in values]
+
+
+def run_weight(leaf: Node, aggregation: Aggregation) -> float:
+    """The weight of each token of the run that ended at `leaf`.
+
+    The loss is the mean over terms by weight: "sequence" gives every run the same say (GRPO, Eq. 3), "token" every
+    token (DAPO, Eq. 8).
+    """
+    return 1.0 if aggregation == "token" else 1.0 / sum(len(step.action_tokens) for step in leaf.steps)
+
+
+def credit_run(leaf: Node, advantage: float, *, aggregation: Aggregation, clip_low: float, clip_high: float) -> None:
+    """Give one advantage to all steps of a run. A step that several runs share carries one term for each."""
+    for step in leaf.steps:
+        step.terms.append(Term(advantage, run_weight(leaf, aggregation), clip_low, clip_high))

@@ -1,0 +1,161 @@
+"""ELPO: find the first irrecoverable step by binary search, and give credit along the tree that the search grew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from firstfault.agent.rollouts import Rollouts
+from firstfault.credit import normalize, run_weight
+from firstfault.localize.bisect import bisect, bisect_cost
+from firstfault.methods.base import Method
+from firstfault.tree import Node, Term, Tree
+
+
+class ELPO(Method):
+    """Error-Localized Policy Optimization (arXiv 2602.09598v1).
+
+    1. Rollouts until `failures` of them failed; on the most suspicious, a binary search for the first step after which
+       no completion succeeds; again, until the budget is spent (Algorithm 1).
+    2. A(s) = λ A_branch(s) + (1 - λ) A_trajectory(s) on every step s of the tree (Eqs. 6-10).
+    3. From the step found on, the lower clip bound is relaxed: what follows a fault is pushed down further (Eq. 11).
+
+    What the paper leaves open, and its example tree shows: standard deviations are the population's; a step without
+    siblings inherits its branch advantage from the nearest ancestor that has some; siblings that score alike get 0.
+
+    Ours, unless `literal`: a search that the budget can't finish is not begun (the rollouts go to whole runs), and a
+    search that was cut off, or a tree without one successful probe, marks no step: it has no evidence for any.
+    """
+
+    paper: ClassVar[str] = "ELPO, arXiv 2602.09598"
+
+    rollouts: int = Field(16, ge=1, description="N_total: rollouts per task; whole runs and probes all count")
+    failures: int = Field(3, ge=1, description="B_max: failed runs to choose from before each search")
+    tries_min: int = Field(1, ge=1, description="X_min: fewest completions per anchor")
+    tries_max: int = Field(3, ge=1, description="X_max: most completions per anchor")
+    beta: float = Field(5.0, description="β: how fast completions per anchor grow with its entropy gap")
+    search: Literal["printed", "verified"] = Field("printed", description="verified: probe the last candidate too")
+    literal: bool = Field(False, description="begin and believe searches exactly as Algorithm 1 prints them")
+    lambda_tree: float = Field(0.5, ge=0, le=1, description="λ_tree: 0 group advantages only, 1 branches only")
+    shared: Literal["per-leaf", "once"] = Field(
+        "per-leaf", description="a step shared by n runs counts n times, as the objective prints it, or once"
+    )
+    clip_low: float = Field(0.2, ge=0, lt=1, description="ε_low")
+    clip_high: float = Field(0.315, ge=0, description="ε_high")
+    clip_low_extra: float = Field(0.115, ge=0, description="ε_elc: added to ε_low from the localized step on")
+
+    # 1. Tree rollout by binary error localization (Algorithm 1)
+
+    async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
+        failed: list[Node] = []
+        while rollouts.remaining:
+            while len(failed) < self.failures and rollouts.remaining:
+                # as many as must follow anyway, side by side
+                leaves = await rollouts.sample(min(self.failures - len(failed), rollouts.remaining))
+                failed += [leaf for leaf in leaves if not leaf.success]
+            if not failed:
+                break
+            suspect = max(failed, key=entropy_gap)  # Eq. 4
+            failed = []
+            tries = lambda step, run=suspect: self.tries(run, step)  # noqa: E731
+            verified = self.search == "verified"
+            cost = bisect_cost(len(suspect.steps) - 1, tries, verified=verified)
+            if cost > rollouts.remaining and not self.literal:
+                await rollouts.sample(rollouts.remaining)
+                break
+            tree.verdicts.append(await bisect(suspect, rollouts, tries, verified=verified))
+
+    def tries(self, run: Node, step: int) -> int:
+        """X_m, the completions for the anchor after `step` steps (Eq. 5), rounded half up.
+
+        The surer the agent went on after the tool's output, compared with its first response, the fewer.
+        """
+        first, *_ = run.steps
+        gap = _mean(run.steps[step].entropies) - _mean(first.entropies)
+        expected = self.tries_min + (self.tries_max - self.tries_min) / (1 + math.exp(-self.beta * gap))
+        return math.floor(expected + 0.5)
+
+    # 2. Hierarchical advantages (Eqs. 6-10), 3. adaptive clipping (Eq. 11)
+
+    def credit(self, trees: Sequence[Tree]) -> None:
+        for tree in trees:
+            localized = self.mark(tree)
+            branch, trajectory = branch_advantages(tree), trajectory_advantages(tree)
+            run_weights = {leaf: run_weight(leaf, self.aggregation) for leaf in tree.leaves}
+            for step in tree.steps:
+                advantage = self.lambda_tree * branch[step] + (1 - self.lambda_tree) * trajectory[step]  # Eq. 10
+                weights = [run_weights[leaf] for leaf in step.leaves]
+                weight = sum(weights) if self.shared == "per-leaf" else _mean(weights)
+                clip_low = self.clip_low + (self.clip_low_extra if step in localized else 0.0)  # Eq. 11
+                step.terms = [Term(advantage, weight, clip_low, self.clip_high)]
+
+    def mark(self, tree: Tree) -> set[Node]:
+        """Mark the critical steps that the searches found; returns these and all steps below them."""
+        evidence = any(probe.successes for verdict in tree.verdicts for probe in verdict.probes)
+        localized: set[Node] = set()
+        for verdict in tree.verdicts:
+            verdict.marked = verdict.step <= verdict.steps and (self.literal or (verdict.finished and evidence))
+            if verdict.marked:
+                critical = tree.nodes[verdict.leaf].steps[verdict.step - 1]
+                critical.critical = True
+                localized.update(critical.subtree)
+        return localized
+
+
+def entropy_gap(run: Node) -> float:
+    """H_tool - H_root (Eq. 4): mean entropy of the tokens written after tool outputs, less that of the first response.
+
+    A run without a tool call has nothing to search: it comes last.
+    """
+    first, *later = run.steps
+    if not later:
+        return -math.inf
+    return _mean([h for step in later for h in step.entropies]) - _mean(first.entropies)
+
+
+def step_rewards(tree: Tree) -> dict[Node, float]:
+    """r(leaf) = R, r(s) = mean of r over the direct children of s (Eq. 6)."""
+    rewards: dict[Node, float] = {}
+    for node in reversed(tree.nodes):  # children before parents
+        rewards[node] = node.reward if node.is_leaf else _mean([rewards[child] for child in node.children])
+    return rewards
+
+
+def branch_advantages(tree: Tree) -> dict[Node, float]:
+    """A_branch(c) = (r(c) - μ) / (σ + ε) over the siblings of c (Eq. 7), inherited where there are none.
+
+    Three runs: the first two share a step and then part, one fails and one succeeds; the third fails alone.
+
+    >>> from firstfault.tree import Task
+    >>> tree = Tree(Task("q", "a"), prompt=[1])
+    >>> step = tree.add(tree.root, rollout=0)
+    >>> lost = tree.add(step, rollout=0, end="answer", success=False, reward=0.0)
+    >>> won = tree.add(step, rollout=1, end="answer", success=True, reward=1.0)
+    >>> other = tree.add(tree.root, rollout=2)
+    >>> end = tree.add(other, rollout=2, end="answer", success=False, reward=0.0)
+    >>> advantage = branch_advantages(tree)
+    >>> [round(advantage[node]) for node in (step, lost, won, other, end)]
+    [1, -1, 1, -1, -1]
+    """
+    rewards = step_rewards(tree)
+    advantages = {tree.root: 0.0}
+    for node in tree.nodes:
+        if len(node.children) == 1:
+            advantages[node.children[0]] = advantages[node]
+        else:
+            scores = normalize([rewards[child] for child in node.children])
+            advantages.update(zip(node.children, scores, strict=True))
+    return advantages
+
+
+def trajectory_advantages(tree: Tree) -> dict[Node, float]:
+    """A_trajectory(s): mean of (R - μ) / (σ + ε) over the leaves below s, μ and σ over all leaves (Eqs. 8 and 9)."""
+    of_leaf = dict(zip(tree.leaves, normalize([leaf.reward for leaf in tree.leaves]), strict=True))
+    return {node: _mean([of_leaf[leaf] for leaf in node.leaves]) for node in tree.nodes}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,204 @@
+"""The learner: turns the terms on trees into updates of the policy. It knows no method."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from firstfault.attention import autocast, hidden_states, logits, use_planned_attention
+from firstfault.losses import TermBatch
+from firstfault.training.pack import Packed, pack, unique_tokens
+from firstfault.tree import Tree
+
+Loss = Callable[[TermBatch], Tensor]
+
+
+class OptimizerConfig(BaseModel):
+    """Muon orthogonalizes the updates of hidden matrices and leaves the rest to AdamW: far better for tiny models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon on hidden matrices, AdamW on the rest")
+    lr: float = Field(1e-6, gt=0, description="learning rate of AdamW")
+    muon_lr: float = Field(1.5e-3, gt=0, description="learning rate of Muon")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of both")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+
+
+class Learner:
+    """Args:
+    model: trained in place; its attention is replaced by ours.
+    temperature: that of sampling, so that ratios compare like with like.
+    mini_batch: trees per optimizer update; several updates per batch let ratios leave 1.
+    epochs: passes over each batch.
+    max_tokens: most unique tokens in one forward pass (a larger tree goes alone).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        optimizer: OptimizerConfig,
+        *,
+        temperature: float = 1.0,
+        mini_batch: int = 4,
+        epochs: int = 1,
+        max_tokens: int = 16384,
+    ):
+        self.model = use_planned_attention(model)
+        self.config = optimizer
+        self.temperature = temperature
+        self.mini_batch = mini_batch
+        self.epochs = epochs
+        self.max_tokens = max_tokens
+        self.optimizers = _optimizers(model, optimizer)
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def update(self, trees: Sequence[Tree], loss: Loss, seed: tuple[int, ...] = ()) -> dict[str, float]:
+        """Train on a batch: `epochs` times over its trees in an order drawn from `seed`, an update per mini-batch.
+
+        Mini-batches without any gradient are skipped.
+
+        Returns:
+            Means over action tokens (`entropy`, `kl_sampler`, `ratio_*`, `clip_*`), over updates (`loss`,
+            `gradient_norm`), and counts.
+        """
+        sums: dict[str, float] = defaultdict(float)
+        order = random.Random(str(seed))
+        for _ in range(self.epochs):
+            shuffled = list(trees)
+            order.shuffle(shuffled)
+            for i in range(0, len(shuffled), self.mini_batch):
+                self._step(shuffled[i : i + self.mini_batch], loss, sums)
+        return _means(sums)
+
+    def _step(self, trees: list[Tree], loss: Loss, sums: dict[str, float]) -> None:
+        total = sum(
+            term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms
+        )
+        trees = [tree for tree in trees if tree.has_gradient]  # the others only count in the total
+        if not trees:
+            sums["skipped_updates"] += 1
+            return
+        for batch in micro_batches(trees, self.max_tokens):
+            packed = pack(batch, self.model.device)
+            with autocast(self.model):
+                logprobs, entropies = self.logprobs(packed)
+            terms = term_batch(packed, logprobs, total)
+            value = loss(terms)
+            value.backward()
+            sums["loss"] += value.item()
+            sums["trained_tokens"] += len(packed.tokens)
+            _measure(terms, packed, entropies, sums)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        sums["gradient_norm"] += norm.item()
+        sums["updates"] += 1
+
+    def logprobs(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [A] of the action tokens, with gradient, and entropies [A] (nats) without."""
+        hidden = hidden_states(self.model, packed.tokens, packed.plan.positions, packed.plan)[packed.predicted_by]
+        rows = max(1, 2**24 // self.model.get_output_embeddings().weight.shape[0])
+        if len(hidden) <= rows:
+            return self._score(hidden, packed.targets)
+        # vocabulary x tokens never stands in memory at once: each chunk's logits are computed again going backward
+        chunks = [checkpoint(self._score, h, t, use_reentrant=False)
+                  for h, t in zip(hidden.split(rows), packed.targets.split(rows), strict=True)]  # fmt: skip
+        logprobs, entropies = zip(*chunks, strict=True)
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    def _score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        distribution = torch.log_softmax(logits(self.model, hidden).float() / self.temperature, dim=-1)
+        with torch.no_grad():
+            entropies = torch.special.entr(distribution.exp()).sum(-1)
+        return distribution.gather(-1, targets[:, None])[:, 0], entropies
+
+
+def term_batch(packed: Packed, logprobs: Tensor, total_weight: float) -> TermBatch:
+    return TermBatch(
+        logprobs=logprobs[packed.term_token],
+        old_logprobs=packed.old_logprobs[packed.term_token],
+        advantages=packed.advantages,
+        weights=packed.weights,
+        clip_low=packed.clip_low,
+        clip_high=packed.clip_high,
+        total_weight=total_weight,
+    )
+
+
+def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[Tree]]:
+    """Group trees, the largest first, so that no group has more than `max_tokens` unless it is a single tree."""
+    batch: list[Tree] = []
+    for tree in sorted(trees, key=unique_tokens, reverse=True):
+        if batch and sum(map(unique_tokens, batch)) + unique_tokens(tree) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(tree)
+    yield batch
+
+
+def _optimizers(model: PreTrainedModel, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    adamw = lambda rest: torch.optim.AdamW(rest, lr=config.lr, weight_decay=config.weight_decay)  # noqa: E731
+    if config.name == "adamw":
+        return [adamw(parameters)]
+    outer = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    hidden = [p for p in parameters if p.ndim == 2 and id(p) not in outer]
+    inside = {id(p) for p in hidden}
+    muon = torch.optim.Muon(hidden, lr=config.muon_lr, weight_decay=config.weight_decay)
+    return [muon, adamw([p for p in parameters if id(p) not in inside])]
+
+
+@torch.no_grad()
+def _measure(terms: TermBatch, packed: Packed, entropies: Tensor, sums: dict[str, float]) -> None:
+    ratios, localized = terms.ratios, packed.localized[packed.term_token]
+    clipped = ((terms.advantages > 0) & (ratios > 1 + terms.clip_high)) | (
+        (terms.advantages < 0) & (ratios < 1 - terms.clip_low)
+    )
+    sums["terms"] += len(ratios)
+    sums["ratio_mean"] += ratios.sum().item()
+    sums["ratio_distance"] += (ratios - 1).abs().sum().item()
+    sums["kl_sampler"] += (ratios - 1 - ratios.log()).sum().item()  # k3 estimate of KL(sampler || policy)
+    sums["clip_share"] += clipped.sum().item()
+    sums["clip_share_localized"] += clipped[localized].sum().item()
+    sums["localized_terms"] += localized.sum().item()
+    sums["entropy"] += entropies.sum().item()
+    sums["action_tokens"] += len(entropies)
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    def mean(name: str, over: str) -> float:
+        return sums[name] / sums[over] if sums[over] else 0.0
+
+    return {
+        "loss": mean("loss", "updates"),
+        "gradient_norm": mean("gradient_norm", "updates"),
+        "entropy": mean("entropy", "action_tokens"),
+        "kl_sampler": mean("kl_sampler", "terms"),
+        "ratio_mean": mean("ratio_mean", "terms"),
+        "ratio_distance": mean("ratio_distance", "terms"),
+        "clip_share": mean("clip_share", "terms"),
+        "clip_share_localized": mean("clip_share_localized", "localized_terms"),
+        "localized_share": mean("localized_terms", "terms"),
+        "updates": sums["updates"],
+        "skipped_updates": sums["skipped_updates"],
+        "trained_tokens": sums["trained_tokens"],
+    }

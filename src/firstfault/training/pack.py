@@ -1,0 +1,169 @@
+"""Rollout trees as one row of tokens, each shared token once, with the attention that makes this exact.
+
+A tree is cut into segments: maximal runs of steps without a branch. A token attends to its ancestors, that is, to the
+path of its segment up to itself, and its position is its depth in the tree. So every hidden state equals that of the
+flattened run, and gradients add up as they would there. All layers but attention see only unique tokens.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from firstfault.tree import Node, Tree
+
+
+@dataclass
+class _Segment:
+    """Tokens start to end of the row, behind the tokens `before` of their ancestors."""
+
+    start: int
+    before: list[int]
+    end: int = 0
+
+    @property
+    def path(self) -> list[int]:
+        return self.before + list(range(self.start, self.end))
+
+
+@dataclass
+class Packed:
+    """Some trees in one row of N tokens, with A action tokens and T terms.
+
+    `predicted_by` [A] is where the token before each action token stands: for the first token of a branch that is the
+    last of the parent, for every child. `term_token` [T] says which action token a term is on.
+    """
+
+    tokens: Tensor  # [N]
+    plan: TreePlan
+    targets: Tensor  # [A]
+    predicted_by: Tensor  # [A]
+    old_logprobs: Tensor  # [A]
+    localized: Tensor  # [A], bool: at or behind a critical step
+    term_token: Tensor  # [T]
+    advantages: Tensor  # [T]
+    weights: Tensor  # [T]
+    clip_low: Tensor  # [T]
+    clip_high: Tensor  # [T]
+
+
+@dataclass
+class _Row:
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    predicted_by: list[int] = field(default_factory=list)
+    old_logprobs: list[float] = field(default_factory=list)
+    localized: list[bool] = field(default_factory=list)
+    terms: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    segments: list[_Segment] = field(default_factory=list)
+
+
+def unique_tokens(tree: Tree) -> int:
+    """How many tokens a tree has when each shared one counts once."""
+    return sum(len(node.action_tokens) + len(node.observation_tokens) for node in tree.nodes)
+
+
+def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
+    """Lay trees side by side in one row; they don't see each other."""
+    row = _Row()
+    for tree in trees:
+        _add(row, tree)
+    tensor = lambda values, dtype: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
+    term_token, *terms = zip(*row.terms, strict=True) if row.terms else [()] * 5
+    advantages, weights, clip_low, clip_high = (tensor(values, torch.float32) for values in terms)
+    return Packed(
+        tokens=tensor(row.tokens, torch.long),
+        plan=TreePlan(row.segments, tensor(row.positions, torch.long)),
+        targets=tensor(row.targets, torch.long),
+        predicted_by=tensor(row.predicted_by, torch.long),
+        old_logprobs=tensor(row.old_logprobs, torch.float32),
+        localized=tensor(row.localized, torch.bool),
+        term_token=tensor(term_token, torch.long),
+        advantages=advantages,
+        weights=weights,
+        clip_low=clip_low,
+        clip_high=clip_high,
+    )
+
+
+def _add(row: _Row, tree: Tree) -> None:
+    """Append a tree, depth first, so that the steps of a segment stand side by side."""
+    ends: dict[Node, int] = {}  # the index of the last token up to and with a node
+    inside: dict[Node, _Segment] = {}
+    critical: dict[Node, bool] = {}
+    stack = [tree.root]
+    while stack:
+        node = stack.pop()
+        parent = node.parent
+        if parent is not None and len(parent.children) == 1:
+            segment = inside[parent]
+        else:
+            segment = _Segment(len(row.tokens), inside[parent].path if parent is not None else [])
+            row.segments.append(segment)
+        inside[node] = segment
+        critical[node] = node.critical or (parent is not None and critical[parent])
+        before = ends[parent] if parent is not None else -1
+        first = len(row.targets)
+        for i, (token, logprob) in enumerate(zip(node.action_tokens, node.logprobs, strict=True)):
+            row.targets.append(token)
+            row.predicted_by.append(before if i == 0 else len(row.tokens) - 1)
+            row.old_logprobs.append(logprob)
+            row.localized.append(critical[node])
+            row.tokens.append(token)
+        for term in node.terms:
+            per_token = (
+                term.advantage if isinstance(term.advantage, list) else [term.advantage] * len(node.action_tokens)
+            )
+            row.terms += [(first + i, a, term.weight, term.clip_low, term.clip_high) for i, a in enumerate(per_token)]
+        row.tokens += node.observation_tokens
+        segment.end = len(row.tokens)
+        row.positions += range(len(segment.before) + len(row.positions) - segment.start,
+                               len(segment.before) + len(row.tokens) - segment.start)  # fmt: skip
+        ends[node] = len(row.tokens) - 1 if len(row.tokens) > segment.start else before
+        stack.extend(reversed(node.children))
+
+
+class TreePlan:
+    """Attention of each segment's tokens over their path, segments of like shape together.
+
+    Padding to the longest of a group costs attention only; groups are cut where lengths differ by more than a factor
+    of `slack`.
+    """
+
+    def __init__(self, segments: list[_Segment], positions: Tensor, slack: float = 1.3):
+        self.positions = positions
+        bucket = lambda length: round(np.log(length) / np.log(slack))  # noqa: E731
+        groups: dict[tuple[int, int], list[_Segment]] = defaultdict(list)
+        for segment in segments:
+            if segment.end > segment.start:
+                groups[
+                    bucket(segment.end - segment.start), bucket(segment.end - segment.start + len(segment.before))
+                ].append(segment)
+        self._groups = [self._index(group) for group in groups.values()]
+
+    def _index(self, group: list[_Segment]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of a group of S segments: queries [S, T], which of them are real [S, T], keys [S, L], mask [S, 1, T, L]."""
+        device = self.positions.device
+        pad = lambda rows: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # noqa: E731
+        own = [torch.arange(s.start, s.end) for s in group]
+        real = pad([torch.ones(len(tokens), dtype=torch.bool) for tokens in own]).to(device)
+        queries, keys = pad(own).to(device), pad([torch.tensor(s.path) for s in group]).to(device)
+        mask = torch.arange(keys.shape[1], device=device) <= self.positions[queries][..., None]
+        return queries, real, keys, mask[:, None]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        outputs, places = [], []
+        for queries, real, keys, mask in self._groups:
+            take = lambda x, index: x.index_select(0, index.flatten()).unflatten(0, index.shape).transpose(1, 2)  # noqa: E731
+            q, k, v = take(query, queries), take(key, keys), take(value, keys)
+            out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True)
+            outputs.append(out.transpose(1, 2)[real])
+            places.append(queries[real])
+        return torch.empty_like(query).index_copy(0, torch.cat(places), torch.cat(outputs))
