@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -115,7 +116,8 @@ class Learner:
 
     def logprobs(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Log-probabilities [A] of the action tokens, with gradient, and entropies [A] (nats) without."""
-        hidden = hidden_states(self.model, packed.tokens, packed.plan.positions, packed.plan)[packed.predicted_by]
+        hidden = hidden_states(self.model, packed.tokens, packed.plan.positions, packed.plan)
+        hidden = F.embedding(packed.predicted_by, hidden)
         rows = max(1, 2**24 // self.model.get_output_embeddings().weight.shape[0])
         if len(hidden) <= rows:
             return self._score(hidden, packed.targets)

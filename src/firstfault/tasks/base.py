@@ -1,0 +1,80 @@
+"""What is asked and how it is judged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from firstfault.tools.base import Tool
+from firstfault.tree import Task
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One step of a demonstration: what the agent writes, and what its tool calls return (none on the last)."""
+
+    text: str
+    outputs: tuple[str, ...] = ()
+
+
+class TaskSource(BaseModel):
+    """Where tasks come from. The fields are its options.
+
+    Attributes:
+        system: the system prompt of every task, if any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: ClassVar[str | None] = None
+
+    def train(self, seed: int, first: int, n: int) -> list[Task]:
+        """Training tasks number `first` to `first + n - 1` of the endless sequence that `seed` draws."""
+        raise NotImplementedError
+
+    def held_out(self, n: int) -> list[Task]:
+        """At most `n` tasks that training never sees; the same at every call. Empty if the source has none."""
+        raise NotImplementedError
+
+    def tools(self) -> Sequence[Tool]:
+        """The tools that the tasks are meant to be solved with."""
+        raise NotImplementedError
+
+    def judge(self, task: Task, answer: str) -> tuple[bool, float]:
+        r"""Whether the last `\boxed{}` of an answer holds the task's answer; the reward is 1 or 0."""
+        boxed = last_boxed(answer)
+        success = boxed is not None and same_answer(boxed, task.answer)
+        return success, float(success)
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last complete \boxed{...}, braces balanced; None if there is none.
+
+    >>> last_boxed(r"first \boxed{1}, then \boxed{\frac{1}{2}}."), last_boxed(r"\boxed{1"), last_boxed("1")
+    ('\\frac{1}{2}', None, None)
+    """
+    for start in reversed([match.end() for match in re.finditer(r"\\boxed\s*\{", text)]):
+        depth = 1
+        for i in range(start, len(text)):
+            depth += (text[i] == "{") - (text[i] == "}")
+            if depth == 0:
+                return text[start:i]
+    return None
+
+
+def same_answer(given: str, expected: str) -> bool:
+    """Equal as decimal numbers, or else as text, letter case, white space and an ending full stop aside.
+
+    >>> same_answer("1,200.0", "1200"), same_answer(" Paris. ", "paris"), same_answer("12", "21")
+    (True, True, False)
+    """
+    a, b = (" ".join(text.strip().rstrip(".").lower().split()) for text in (given, expected))
+    try:
+        return Decimal(a.replace(",", "")) == Decimal(b.replace(",", ""))
+    except InvalidOperation:
+        return a == b
