@@ -1,0 +1,9 @@
+"""What is asked and how it is judged. A family is a class here and a line in `TASKS`; or a JSONL file."""
+
+from firstfault.tasks.arithmetic import Arithmetic
+from firstfault.tasks.base import TaskSource
+from firstfault.tasks.jsonl import JsonlTasks
+
+TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic}
+
+__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "TaskSource"]

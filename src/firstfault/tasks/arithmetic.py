@@ -10,18 +10,17 @@ from firstfault.tasks.base import TaskSource, Turn
 from firstfault.tools import PythonTool
 from firstfault.tree import Task
 
-ORDINALS = "First Second Third Fourth Fifth Sixth Seventh Eighth Ninth Tenth Eleventh Twelfth".split()
+ORDINALS = [
+    "First", "Second", "Third", "Fourth", "Fifth", "Sixth",
+    "Seventh", "Eighth", "Ninth", "Tenth", "Eleventh", "Twelfth",
+]  # fmt: skip
 WORDS = {
     "add": "+", "gain": "+", "collect": "+",
     "subtract": "-", "lose": "-", "spend": "-",
     "multiply by": "*", "scale by": "*",
 }  # fmt: skip
-# How often a demonstration takes the wrong operation, where the operand is 5 or more. Below 5 they are right.
-CONFUSION = {
-    "add": ("-", 0.3), "gain": ("-", 0.7), "collect": ("-", 0.3),
-    "subtract": ("+", 0.3), "lose": ("+", 0.7), "spend": ("+", 0.7),
-    "multiply by": ("+", 0.3), "scale by": ("+", 0.7),
-}  # fmt: skip
+# How often a demonstration takes a wrong operation for a word, and which. The other words are always right.
+CONFUSION = {"gain": ("-", 0.6), "spend": ("+", 0.6), "collect": ("-", 0.2), "lose": ("+", 0.2)}
 LARGEST = 999
 
 
@@ -34,9 +33,9 @@ class Arithmetic(TaskSource):
     >>> task.answer
     '27'
 
-    The demonstrations are wrong in a systematic way: with some words, and an operand of 5 or more, they often take
-    another operation (`CONFUSION`), and carry on with what comes out. A policy that imitates them well takes the wrong
-    one there for its likeliest choice. Such a mistake is silent: no output shows it, and no later step repairs it.
+    The demonstrations are wrong in a systematic way: for some words they often take another operation (`CONFUSION`),
+    and carry on with what comes out. A policy that imitates them well has the wrong operation for its likeliest choice
+    at two words of eight. Such a mistake is silent: no output shows it, and no later step repairs it.
     `info["operations"]` holds the right operations, so that the first wrong step of a run is known.
     """
 
@@ -65,7 +64,7 @@ class Arithmetic(TaskSource):
         for ordinal in ORDINALS[: draw.randint(self.operations_min, self.operations_max)]:
             while True:
                 word = draw.choice(list(WORDS))
-                operand = draw.choice(draw.choice([range(2, 5), range(5, 10)]))
+                operand = draw.randint(2, 9)
                 result = calculate(value, WORDS[word], operand)
                 if 0 <= result <= LARGEST:
                     break
@@ -81,13 +80,13 @@ class Arithmetic(TaskSource):
         value, turns = task.info["start"], []
         for ordinal, (word, operand) in zip(ORDINALS, task.info["operations"], strict=False):
             sign = WORDS[word]
-            wrong, share = CONFUSION[word]
-            if operand >= 5 and draw.random() < share:
+            wrong, share = CONFUSION.get(word, (sign, 0.0))
+            if draw.random() < share:
                 sign = wrong
             code = f"{value}{sign}{operand}"
             value = calculate(value, sign, operand)
             turns.append(Turn(
-                f'{ordinal}: <tool_call>{{"name": "python", "arguments": {{"code": "{code}"}}}}</tool_call>',
+                f'{ordinal}:<tool_call>{{"name": "python", "arguments": {{"code": "{code}"}}}}</tool_call>',
                 (str(value),),
             ))  # fmt: skip
         return [*turns, Turn(f"\\boxed{{{value}}}")]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from firstfault.attention import autocast, hidden_states, logits, use_planned_attention
+from firstfault.config import LearnerConfig, OptimizerConfig
 from firstfault.losses import TermBatch
 from firstfault.training.pack import Packed, pack, unique_tokens
 from firstfault.tree import Tree
@@ -22,43 +22,19 @@ from firstfault.tree import Tree
 Loss = Callable[[TermBatch], Tensor]
 
 
-class OptimizerConfig(BaseModel):
-    """Muon orthogonalizes the updates of hidden matrices and leaves the rest to AdamW: far better for tiny models."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon on hidden matrices, AdamW on the rest")
-    lr: float = Field(1e-6, gt=0, description="learning rate of AdamW")
-    muon_lr: float = Field(1.5e-3, gt=0, description="learning rate of Muon")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of both")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-
-
 class Learner:
-    """Args:
-    model: trained in place; its attention is replaced by ours.
-    temperature: that of sampling, so that ratios compare like with like.
-    mini_batch: trees per optimizer update; several updates per batch let ratios leave 1.
-    epochs: passes over each batch.
-    max_tokens: most unique tokens in one forward pass (a larger tree goes alone).
+    """Trains `model` in place; its attention is replaced by ours.
+
+    `temperature` is that of sampling, so that ratios compare like with like.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        optimizer: OptimizerConfig,
-        *,
-        temperature: float = 1.0,
-        mini_batch: int = 4,
-        epochs: int = 1,
-        max_tokens: int = 16384,
+        self, model: PreTrainedModel, optimizer: OptimizerConfig, config: LearnerConfig, *, temperature: float = 1.0
     ):
         self.model = use_planned_attention(model)
-        self.config = optimizer
+        self.config = config
+        self.max_grad_norm = optimizer.max_grad_norm
         self.temperature = temperature
-        self.mini_batch = mini_batch
-        self.epochs = epochs
-        self.max_tokens = max_tokens
         self.optimizers = _optimizers(model, optimizer)
 
     def weights(self) -> dict[str, Tensor]:
@@ -82,11 +58,11 @@ class Learner:
         """
         sums: dict[str, float] = defaultdict(float)
         order = random.Random(str(seed))
-        for _ in range(self.epochs):
+        for _ in range(self.config.epochs):
             shuffled = list(trees)
             order.shuffle(shuffled)
-            for i in range(0, len(shuffled), self.mini_batch):
-                self._step(shuffled[i : i + self.mini_batch], loss, sums)
+            for i in range(0, len(shuffled), self.config.mini_batch):
+                self._step(shuffled[i : i + self.config.mini_batch], loss, sums)
         return _means(sums)
 
     def _step(self, trees: list[Tree], loss: Loss, sums: dict[str, float]) -> None:
@@ -97,7 +73,7 @@ class Learner:
         if not trees:
             sums["skipped_updates"] += 1
             return
-        for batch in micro_batches(trees, self.max_tokens):
+        for batch in micro_batches(trees, self.config.max_tokens):
             packed = pack(batch, self.model.device)
             with autocast(self.model):
                 logprobs, entropies = self.logprobs(packed)
@@ -107,7 +83,7 @@ class Learner:
             sums["loss"] += value.item()
             sums["trained_tokens"] += len(packed.tokens)
             _measure(terms, packed, entropies, sums)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()

@@ -15,7 +15,8 @@ TEMPLATE = (
     "{%- if tools %}{{ '<|system|>' }}{% for tool in tools %}{{ tool.function.name }}"
     "({{ tool.function.parameters.properties | join(', ') }}) {% endfor %}{{ '<|end|>' }}{% endif %}"
     "{%- for message in messages %}{{ '<|' + message.role + '|>' + (message.content or '') }}"
-    "{%- for call in message.tool_calls or [] %}{{ '<tool_call>' + ((call.function or call) | tojson) + '</tool_call>' }}"
+    "{%- for call in message.tool_calls or [] %}"
+    "{{ '<tool_call>' + ((call.function or call) | tojson) + '</tool_call>' }}"
     "{%- endfor %}{{ '<|end|>' }}{% endfor %}"
     "{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )

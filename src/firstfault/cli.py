@@ -1,0 +1,202 @@
+"""The command line: verbs that each call one function."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from firstfault import __version__
+from firstfault.config import RunConfig, merge, read_recipe, validated
+from firstfault.errors import UserError
+
+NAMED = ("tasks", "method")  # settings that are a name with options of its own
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Bad input is one sentence on stderr and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = _parser(arguments).parse_args(arguments)
+        return parsed.run(parsed) or 0
+    except UserError as error:
+        print(f"firstfault: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("firstfault: interrupted; what was finished is saved, --resume goes on from there.", file=sys.stderr)
+        return 130
+
+
+# verbs
+
+
+def train(parsed: argparse.Namespace) -> None:
+    from firstfault.report import write_report
+    from firstfault.training.build import build_method, build_tasks
+    from firstfault.training.loop import Trainer
+    from firstfault.training.metrics import METRICS
+    from firstfault.training.summary import summary
+
+    console = Console(stderr=True)
+    config = _config(parsed)
+    trainer = Trainer(
+        config, build_tasks(config.tasks), build_method(config.method), resume=parsed.resume, console=console
+    )
+    trainer.train()
+    Console().print(summary(trainer.folder))
+    if trainer.folder.read_metrics():
+        print(f"report: {write_report(config.run_dir, METRICS)}")
+
+
+def evaluate(parsed: argparse.Namespace) -> None:
+    from firstfault.training.validate import evaluate_model
+
+    config = _config(parsed)
+    record = evaluate_model(config, Console(stderr=True))
+    if parsed.json:
+        print(json.dumps(record))
+        return
+    table = Table(title=f"{config.model} on {config.tasks['name']}")
+    for column in ("", "success", "95 % interval"):
+        table.add_column(column, justify="right" if column else "left")
+    for kind in ("sampled", "greedy"):
+        table.add_row(kind, f"{record[kind]:.3f}", f"{record[f'{kind}_low']:.3f} to {record[f'{kind}_high']:.3f}")
+    table.caption = (
+        f"{record['problems']} problems, {record['samples']} samples each; "
+        f"{record['tokens_per_run']:.0f} tokens and {record['calls_per_run']:.1f} tool calls per sampled run"
+    )
+    Console().print(table)
+
+
+def methods(parsed: argparse.Namespace) -> None:
+    from firstfault.methods import METHODS
+
+    _list("methods", {name: (cls.paper, cls) for name, cls in METHODS.items()})
+
+
+def tasks(parsed: argparse.Namespace) -> None:
+    from firstfault.tasks import TASKS
+
+    _list("task families", {name: ("", cls) for name, cls in TASKS.items()})
+
+
+def report(parsed: argparse.Namespace) -> None:
+    from firstfault.report import write_report
+    from firstfault.training.metrics import METRICS
+
+    print(write_report(parsed.run_dir, METRICS))
+
+
+def show(parsed: argparse.Namespace) -> None:
+    from firstfault.tree import load_trees
+
+    try:
+        trees = list(load_trees(parsed.trees))
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{parsed.trees} holds no trees ({error}); give a file from a run's trees folder.") from error
+    for tree in trees[: parsed.first]:
+        Console().print(tree)
+
+
+def _list(title: str, entries: dict[str, tuple[str, type[BaseModel]]]) -> None:
+    table = Table(title=title)
+    for column in ("name", "paper", "what it does"):
+        table.add_column(column)
+    for name, (paper, cls) in entries.items():
+        table.add_row(name, paper, (cls.__doc__ or "").strip().splitlines()[0])
+    Console().print(table)
+
+
+# settings: every field of RunConfig is a flag, and so is every option of the chosen method and tasks
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="firstfault",
+        description="Trains tool-using agents with reinforcement learning, and finds the step where a run was lost.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(function: Any, name: str, help: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help, description=help, argument_default=argparse.SUPPRESS)
+        added.set_defaults(run=function)
+        return added
+
+    training = verb(train, "train", "train a policy; everything of the run goes to --run-dir")
+    training.add_argument("--resume", action="store_true", default=False, help="go on from the newest checkpoint")
+    evaluation = verb(evaluate, "eval", "measure a policy on held-out tasks, sampled and greedy")
+    evaluation.add_argument("--samples", dest="evaluation.samples", help="sampled runs per task")
+    evaluation.add_argument("--json", action="store_true", default=False, help="print the record as JSON")
+    for added in (training, evaluation):
+        added.add_argument("--config", type=Path, default=None, help="a TOML recipe; flags override it")
+        if arguments and arguments[0] in ("train", "eval"):
+            _add_settings(added, arguments)
+    verb(methods, "methods", "list the methods, with their papers")
+    verb(tasks, "tasks", "list the task families")
+    reporting = verb(report, "report", "write report.html of a run again")
+    reporting.add_argument("run_dir", type=Path)
+    showing = verb(show, "show", "print rollout trees in the terminal")
+    showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
+    showing.add_argument("--first", type=int, default=4, help="how many trees")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    from firstfault.training.build import method_class, tasks_class
+
+    for name, field in _leaves(RunConfig):
+        flag = f"--{name}" if "." in name else f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, dest=name, metavar="X", help=f"{field.description} (default: {_default(field)})")
+
+    known = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    for name in ("config", *NAMED):
+        known.add_argument(f"--{name}")
+    first, _ = known.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
+    recipe = read_recipe(Path(first.config)) if hasattr(first, "config") else {}
+    for setting, find in (("method", method_class), ("tasks", tasks_class)):
+        named = merge(RunConfig().model_dump(), merge(recipe, {k: {"name": v} for k, v in vars(first).items()}))[
+            setting
+        ]
+        cls = find(named["name"] if isinstance(named, dict) else str(named))
+        group = parser.add_argument_group(f"options of {cls.__name__}")
+        for name, field in cls.model_fields.items():
+            default = "" if field.is_required() else f" (default: {_default(field)})"
+            group.add_argument(f"--{setting}.{name}", dest=f"{setting}.{name}", metavar="X",
+                               help=f"{field.description}{default}".replace("%", "%%"))  # fmt: skip
+
+
+def _default(field: Any) -> Any:
+    default = field.get_default()
+    return default["name"] if isinstance(default, dict) else default if default not in ("", []) else "none"
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def _config(parsed: argparse.Namespace) -> RunConfig:
+    """The recipe, if any, with the flags over it."""
+    flags: dict[str, Any] = {}
+    for dotted, value in vars(parsed).items():
+        if dotted in ("run", "config", "resume", "json"):
+            continue
+        *sections, name = dotted.split(".")
+        table = flags
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = {**table.get(name, {}), "name": value} if name in NAMED and not sections else value
+    recipe = read_recipe(parsed.config) if parsed.config else {}
+    where = f"{parsed.config} and flags" if parsed.config else "settings"
+    return validated(RunConfig, merge(recipe, flags), where)

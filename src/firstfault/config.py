@@ -1,0 +1,173 @@
+"""The settings of a run: what there is, what is allowed, and how TOML recipes and flags become one.
+
+Every section is a frozen pydantic model; unknown keys and impossible combinations are refused in one sentence. The
+options of a method or a task source are those of its own class: see `methods` and `tasks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from firstfault.errors import UserError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AgentConfig(Section):
+    temperature: float = Field(1.0, gt=0, description="of sampling in training")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus of sampling; ratios are exact only at 1")
+    max_new_tokens: int = Field(512, ge=1, description="tokens of one step")
+    max_steps: int = Field(16, ge=1, description="steps of one run")
+    max_context: int = Field(4096, ge=16, description="tokens of one run, prompt included")
+    stop: list[str] = Field([], description="strings that end a step, besides the template's own end of turn")
+
+
+class EngineConfig(Section):
+    max_batch: int = Field(256, ge=1, description="most completions decoded together")
+    cache_gb: float = Field(2.0, gt=0, description="bound of the store of prefixes, in GiB")
+    deterministic: bool = Field(True, description="same seed, same trees; false overlaps slow tools with decoding")
+
+
+class LearnerConfig(Section):
+    mini_batch: int = Field(4, ge=1, description="trees per optimizer update")
+    epochs: int = Field(1, ge=1, description="passes over each batch")
+    max_tokens: int = Field(16384, ge=1, description="most unique tokens in one forward pass")
+
+
+class OptimizerConfig(Section):
+    name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon on hidden matrices, AdamW on the rest")
+    lr: float = Field(1e-6, gt=0, description="learning rate of AdamW")
+    muon_lr: float = Field(1.5e-3, gt=0, description="learning rate of Muon")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of both")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+
+
+class EvaluationConfig(Section):
+    problems: int = Field(128, ge=0, description="held-out tasks, before and after training; 0 evaluates nothing")
+    samples: int = Field(4, ge=1, description="sampled runs per task, besides a greedy one")
+    every: int = Field(0, ge=0, description="also after each so many iterations; 0 only before and after")
+
+
+class ColdStartConfig(Section):
+    """How the model called "tiny" is taught its first manners, from demonstrations of the tasks."""
+
+    steps: int = Field(240, ge=1, description="updates")
+    batch: int = Field(32, ge=1, description="demonstrations per update")
+    lr: float = Field(5e-3, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(1e-2, gt=0, description="peak learning rate of Muon")
+    width: int = Field(128, ge=32, description="of the model")
+    layers: int = Field(4, ge=1, description="of the model")
+    seed: int = Field(0, ge=0, description="of weights and demonstrations")
+
+
+class RunConfig(Section):
+    """All settings of a training run. `method` and `tasks` are names, or tables of a name and options."""
+
+    model: str = Field("tiny", description='a folder or a Hub id; "tiny" is taught from the tasks\' demonstrations')
+    tasks: dict[str, Any] = Field({"name": "arithmetic"}, description="a family (see `firstfault tasks`) or a .jsonl")
+    method: dict[str, Any] = Field({"name": "elpo"}, description="see `firstfault methods`, or file.py:ClassName")
+    run_dir: Path = Field(Path("runs/run"), description="where everything of the run is written")
+    steps: int = Field(40, ge=0, description="iterations: explore, credit, update")
+    batch: int = Field(16, ge=1, description="tasks per iteration")
+    seed: int = Field(0, ge=0, description="of tasks, sampling and order")
+    checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="where metrics also go")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
+
+    agent: AgentConfig = AgentConfig()
+    engine: EngineConfig = EngineConfig()
+    learner: LearnerConfig = LearnerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cold_start: ColdStartConfig = ColdStartConfig()
+
+    @field_validator("tasks", "method", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> RunConfig:
+        for key in ("tasks", "method"):
+            if not isinstance(getattr(self, key).get("name"), str):
+                raise ValueError(f'the table [{key}] needs a name, such as name = "{RunConfig().tasks["name"]}"')
+        if self.learner.mini_batch > self.batch:
+            raise ValueError(
+                f"learner.mini_batch = {self.learner.mini_batch} exceeds batch = {self.batch}; make it smaller"
+            )
+        if self.agent.max_new_tokens >= self.agent.max_context:
+            raise ValueError(
+                f"agent.max_new_tokens = {self.agent.max_new_tokens} leaves no room in "
+                f"agent.max_context = {self.agent.max_context}; make it smaller"
+            )
+        return self
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"the recipe {path} can't be read ({error.strerror}); give the path of a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the recipe {path} is not TOML: {error}; correct it there.") from error
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, table by table; a name instead of a table keeps no options of another name.
+
+    >>> merge({"method": {"name": "elpo", "beta": 2}}, {"method": {"name": "elpo", "rollouts": 8}})
+    {'method': {'name': 'elpo', 'beta': 2, 'rollouts': 8}}
+    >>> merge({"method": {"name": "elpo", "beta": 2}}, {"method": {"name": "grpo"}})
+    {'method': {'name': 'grpo'}}
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        old = {"name": old} if isinstance(old, str) and isinstance(value, Mapping) else old
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            renamed = "name" in value and value["name"] != old.get("name", value["name"])
+            merged[key] = dict(value) if renamed and key in ("method", "tasks") else merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
+    """`model(**values)`.
+
+    Raises:
+        UserError: one sentence about the first thing that is wrong; `where` says where it was set.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            section: Any = model
+            for part in first["loc"][:-1]:
+                section = section.model_fields[part].annotation
+            names = list(section.model_fields)
+            near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
+            hint = f"did you mean {near[0]!r}" if near else f"there are {', '.join(names)}"
+            raise UserError(f"{where}: there is no setting {place!r}; {hint}?".replace("s?", "s.")) from None
+        message = first["msg"].removeprefix("Value error, ")
+        given = f"{place} = {first['input']!r}: " if place else ""
+        raise UserError(f"{where}: {given}{message[0].lower()}{message[1:]}.") from None
+
+
+def to_toml(config: RunConfig) -> str:
+    """A recipe that gives `config` again."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

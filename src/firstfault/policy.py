@@ -1,0 +1,22 @@
+"""Models and tokenizers from a folder or the Hub, with a sentence for whatever can go wrong."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from firstfault.errors import UserError
+
+
+def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer. Weights are fp32: on a GPU, passes run in bfloat16 over them."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"the model {name!r} can't be loaded ({reason[:200]}); give a folder written by save_pretrained, the id "
+            "of a causal language model on the Hugging Face Hub, or tiny."
+        ) from error
+    return model.to(device).eval(), tokenizer

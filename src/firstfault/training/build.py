@@ -1,0 +1,81 @@
+"""From names and tables of settings to the objects of a run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from firstfault.agent.chat import Chat
+from firstfault.agent.rollouts import Agent
+from firstfault.config import AgentConfig, validated
+from firstfault.engines.base import Engine, Sampling
+from firstfault.errors import UserError
+from firstfault.methods import METHODS, Method
+from firstfault.tasks import TASKS, JsonlTasks, TaskSource
+from firstfault.tools import Session
+
+
+def method_class(name: str) -> type[Method]:
+    """A method of ours by name, or the user's own from `path/to/file.py:ClassName`."""
+    if ":" in name:
+        return _own_class(name, Method)
+    if name not in METHODS:
+        raise UserError(_unknown("method", name, METHODS, "or file.py:ClassName"))
+    return METHODS[name]
+
+
+def tasks_class(name: str) -> type[TaskSource]:
+    """A family of ours by name, `JsonlTasks` for a .jsonl, or the user's own from `path/to/file.py:ClassName`."""
+    if name.endswith(".jsonl"):
+        return JsonlTasks
+    if ":" in name:
+        return _own_class(name, TaskSource)
+    if name not in TASKS:
+        raise UserError(_unknown("task family", name, TASKS, "or a .jsonl file, or file.py:ClassName"))
+    return TASKS[name]
+
+
+def build_method(table: Mapping[str, Any]) -> Method:
+    options = {key: value for key, value in table.items() if key != "name"}
+    return validated(method_class(table["name"]), options, where=f"method {table['name']}")
+
+
+def build_tasks(table: Mapping[str, Any]) -> TaskSource:
+    options = {key: value for key, value in table.items() if key != "name"}
+    cls = tasks_class(table["name"])
+    if cls is JsonlTasks:
+        options = {"path": table["name"], **options}
+    return validated(cls, options, where=f"tasks {table['name']}")
+
+
+def build_agent(config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokenizerBase, source: TaskSource) -> Agent:
+    session = Session(source.tools())
+    chat = Chat(tokenizer, session.schemas, source.system)
+    sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, chat.stop_tokens, tuple(config.stop))
+    return Agent(engine, chat, session, source.judge, sampling, config.max_steps, config.max_context)
+
+
+def _own_class(name: str, base: type) -> type:
+    path, _, attribute = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise UserError(f"{name}: there is no Python file {path!r}; write path/to/file.py:ClassName.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    found = getattr(module, attribute, None)
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise UserError(f"{name}: {path} has no class {attribute!r} derived from {base.__name__}.")
+    return found
+
+
+def _unknown(kind: str, name: str, known: Mapping[str, Any], more: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}" if near else f"choose one of {', '.join(known)}, {more}"
+    return f"there is no {kind} {name!r}; {hint}."

@@ -1,0 +1,114 @@
+"""What a run leaves on disk, and how it goes on from there. Everything appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from firstfault.errors import UserError
+
+STATE = "training_state.pt"
+
+
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turns a failed write into a sentence. torch and safetensors have errors of their own for a full disk."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"{path} can't be written ({reason}); what was saved before is whole. Make room, then go on with --resume."
+        ) from error
+
+
+class RunFolder:
+    """`config.toml`, `metrics.jsonl`, `evaluation.json`, `trees/step-0001.jsonl.gz`, `checkpoints/step-0010/`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.evaluation = path / "evaluation.json"
+
+    @property
+    def is_used(self) -> bool:
+        return (self.path / "config.toml").exists()
+
+    def trees(self, iteration: int) -> Path:
+        return self.path / "trees" / f"step-{iteration:04d}.jsonl.gz"
+
+    def checkpoint(self, iteration: int) -> Path:
+        return self.path / "checkpoints" / f"step-{iteration:04d}"
+
+    def last_checkpoint(self) -> tuple[int, Path] | None:
+        """The newest checkpoint and its iteration."""
+        found = sorted(p for p in (self.path / "checkpoints").glob("step-*") if p.suffix != ".part")
+        return (int(found[-1].name.removeprefix("step-")), found[-1]) if found else None
+
+    def start(self, config_toml: str) -> None:
+        with saving(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / "config.toml", config_toml)
+
+    def rewind(self, iteration: int) -> None:
+        """Forget what came after `iteration`: it will be computed again, to the same end."""
+        rows = [row for row in self.read_metrics() if row["iteration"] <= iteration]
+        records = [record for record in self.read_evaluation() if record["iteration"] <= iteration]
+        with saving(self.path):
+            write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+            write_whole(self.evaluation, json.dumps(records, indent=1))
+            for path in self.path.glob("trees/step-*"):
+                if path > self.trees(iteration):
+                    path.unlink()
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The complete lines; a line that a crash cut short is left out."""
+        rows = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def read_evaluation(self) -> list[dict[str, Any]]:
+        return json.loads(self.evaluation.read_text()) if self.evaluation.exists() else []
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        with saving(self.metrics), self.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
+        with saving(self.evaluation):
+            write_whole(self.evaluation, json.dumps([*self.read_evaluation(), record], indent=1))
+
+    def save_checkpoint(
+        self, iteration: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any]
+    ) -> Path:
+        """A folder that `from_pretrained` reads, with the state of the learner beside."""
+        path = self.checkpoint(iteration)
+        partial = path.with_suffix(".part")
+        with saving(path):
+            shutil.rmtree(partial, ignore_errors=True)
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            torch.save(dict(state), partial / STATE)
+            shutil.rmtree(path, ignore_errors=True)
+            partial.rename(path)
+        return path
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    return torch.load(checkpoint / STATE, weights_only=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,100 @@
+"""The cold start: teaches a tiny policy the manners of a task family from its demonstrations, once per recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from firstfault import __version__
+from firstfault.agent.chat import Chat
+from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig, RunConfig
+from firstfault.errors import UserError
+from firstfault.losses import negative_log_likelihood
+from firstfault.tasks.base import TaskSource
+from firstfault.training.checkpoint import saving
+from firstfault.training.learner import Learner
+from firstfault.training.progress import progress
+from firstfault.training.tiny import tiny_model, tiny_tokenizer
+from firstfault.tree import Task, Term, Tree
+
+Progress = Callable[[int], None]
+
+
+def start_model(config: RunConfig, source: TaskSource, console: Console) -> str:
+    """The folder or Hub id that a run starts from; "tiny" is taught first, where the cache does not have it."""
+    if config.model != "tiny":
+        return config.model
+    with progress(console) as bar:
+        row = bar.add_task("cold start", total=config.cold_start.steps, unit="updates")
+        folder = cold_start(source, config.cold_start, lambda n: bar.advance(row, n))
+        bar.update(row, completed=config.cold_start.steps)
+    return str(folder)
+
+
+def cold_start(source: TaskSource, config: ColdStartConfig, done: Progress = lambda n: None) -> Path:
+    """The folder of the tiny policy for these tasks, taught now if it is not in the user's cache yet.
+
+    The cache is `$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; the folder's name is a hash of all that matters.
+    """
+    if not hasattr(source, "demonstrate"):
+        raise UserError(
+            f"{type(source).__name__} has no demonstrations to teach the tiny policy from; give a model that can "
+            "already use tools, with --model."
+        )
+    recipe = {"version": __version__, "tasks": type(source).__name__, **source.model_dump(mode="json"),
+              "cold_start": config.model_dump()}  # fmt: skip
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("FIRSTFAULT_CACHE") or Path.home() / ".cache" / "firstfault")
+    folder = cache / f"tiny-{key}"
+    if not folder.exists():
+        _teach(source, config, folder, done)
+    return folder
+
+
+def _teach(source: TaskSource, config: ColdStartConfig, folder: Path, done: Progress) -> None:
+    sample = source.train(config.seed, 0, 500)
+    tokenizer = tiny_tokenizer(
+        task.question + "".join(turn.text for turn in source.demonstrate(task)) for task in sample
+    )
+    model = tiny_model(len(tokenizer), tokenizer.eos_token_id, config.seed, width=config.width, layers=config.layers)
+    chat = Chat(tokenizer, [tool.schema for tool in source.tools()], source.system)
+    learner = Learner(
+        model,
+        OptimizerConfig(name="muon", lr=config.lr, muon_lr=config.muon_lr),
+        LearnerConfig(mini_batch=config.batch),
+    )
+    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in learner.optimizers]
+    for step in range(config.steps):
+        scale = min(1.0, (step + 1) / 20) * max(0.02, 1 - step / config.steps)  # warm up, then down to nearly nothing
+        for optimizer, peak in zip(learner.optimizers, peaks, strict=True):
+            for group, lr in zip(optimizer.param_groups, peak, strict=True):
+                group["lr"] = lr * scale
+        tasks = source.train(config.seed, step * config.batch, config.batch)
+        learner.update([demonstration(source, task, chat) for task in tasks], negative_log_likelihood)
+        done(1)
+    partial = folder.with_suffix(f".{os.getpid()}.part")
+    with saving(folder):
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if not folder.exists():  # another process may have been as fast
+            partial.rename(folder)
+
+
+def demonstration(source: Any, task: Task, chat: Chat) -> Tree:
+    """A demonstration as a tree of one run, a term on every step."""
+    tree = Tree(task, chat.prompt(task.question))
+    node = tree.root
+    for turn in source.demonstrate(task):
+        action = chat.action(turn.text)
+        node = tree.add(node, rollout=0, action_tokens=action, logprobs=[0.0] * len(action), text=turn.text)
+        node.terms = [Term(1.0, 1.0, 0.0, 0.0)]
+        if turn.outputs:
+            node.observation_tokens = chat.observe(action, turn.outputs)
+    node.end = "answer"
+    return tree

@@ -1,0 +1,154 @@
+"""The training loop: explore, credit, update; and all that it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+
+from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.config import RunConfig, to_toml
+from firstfault.engines.transformers import TransformersEngine
+from firstfault.errors import UserError
+from firstfault.methods.base import Method
+from firstfault.policy import load_policy
+from firstfault.tasks.base import TaskSource
+from firstfault.training.build import build_agent
+from firstfault.training.checkpoint import RunFolder, load_state
+from firstfault.training.cold_start import start_model
+from firstfault.training.learner import Learner
+from firstfault.training.metrics import tree_metrics
+from firstfault.training.progress import progress
+from firstfault.training.validate import validate
+from firstfault.tree import Task, Tree, save_trees
+
+
+async def grow(method: Method, agent: Agent, tasks: Sequence[Task], key: tuple[int, ...]) -> list[Tree]:
+    """Explore all tasks side by side, each with the method's budget."""
+
+    async def one(number: int, task: Task) -> Tree:
+        tree = Tree(task, agent.chat.prompt(task.question), key=(*key, number))
+        async with Rollouts(agent, tree, method.rollouts) as rollouts:
+            await method.explore(tree, rollouts)
+        return tree
+
+    return await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks)))
+
+
+class Trainer:
+    """One run, in its folder.
+
+    Args:
+        config: all settings; written to the folder.
+        source, method: as `config` names them, see `build`.
+        resume: go on from the newest checkpoint of the folder, if it has one.
+
+    Raises:
+        UserError: if the folder holds a run already and `resume` is false, or anything in `config` can't be had.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        source: TaskSource,
+        method: Method,
+        *,
+        resume: bool = False,
+        console: Console | None = None,
+    ):
+        self.config, self.source, self.method = config, source, method
+        self.console = console or Console(stderr=True)
+        self.folder = RunFolder(config.run_dir)
+        if self.folder.is_used and not resume:
+            raise UserError(f"{config.run_dir} holds a run already; go on with --resume, or give another --run-dir.")
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        log_with = None if config.tracker == "none" else config.tracker
+        try:
+            self.accelerator = Accelerator(log_with=log_with, project_dir=config.run_dir)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"the tracker {config.tracker} is not installed: pip install firstfault[{config.tracker}]."
+            ) from error
+        held_out = source.held_out(config.evaluation.problems) if config.evaluation.problems else []
+        source.train(config.seed, 0, 1)  # bad tasks are found before a model is loaded
+        self.held_out = held_out
+
+        checkpoint = self.folder.last_checkpoint() if resume else None
+        self.iteration, start = checkpoint or (0, start_model(config, source, self.console))
+        model, tokenizer = load_policy(str(start), self.accelerator.device)
+        self.learner = Learner(model, config.optimizer, config.learner, temperature=config.agent.temperature)
+        if checkpoint:
+            self.learner.load_state(load_state(start)["learner"])
+        self.engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
+        self.agent = build_agent(config.agent, self.engine, tokenizer, source)
+        self.tokenizer = tokenizer
+        self.folder.start(to_toml(config))
+        self.folder.rewind(self.iteration)
+
+    def train(self) -> None:
+        """Run all iterations that are left."""
+        asyncio.run(self._train())
+
+    async def _train(self) -> None:
+        config = self.config
+        if config.tracker != "none":
+            self.accelerator.init_trackers("firstfault", config={"run": config.model_dump_json()})
+        if self.iteration == 0:
+            self.folder.save_checkpoint(0, self.learner.model, self.tokenizer, self._state())
+            await self._evaluate()
+        with progress(self.console) as bar:
+            task = bar.add_task("training", total=config.steps, completed=self.iteration, unit="iterations")
+            while self.iteration < config.steps:
+                row = await self._iterate()
+                bar.update(task, advance=1, description=f"training, success {row['success']:.2f}")
+                every = config.evaluation.every
+                if every and self.iteration % every == 0 and self.iteration < config.steps:
+                    await self._evaluate()
+                if self.iteration % config.checkpoint_every == 0 or self.iteration == config.steps:
+                    self.folder.save_checkpoint(self.iteration, self.learner.model, self.tokenizer, self._state())
+        if config.steps:
+            await self._evaluate()
+        await self.agent.session.close()
+        self.accelerator.end_training()
+
+    async def _iterate(self) -> dict[str, float]:
+        self.iteration += 1
+        config, key = self.config, (self.config.seed, self.iteration)
+        tasks = self.source.train(config.seed, (self.iteration - 1) * config.batch, config.batch)
+        self.engine.counts.clear()
+        start = time.perf_counter()
+        trees = await grow(self.method, self.agent, tasks, key)
+        explored = time.perf_counter()
+        self.method.credit(trees)
+        learnt = self.learner.update(trees, self.method.loss, seed=key)
+        self.engine.load(self.learner.weights())
+        updated = time.perf_counter()
+        row = {
+            "iteration": self.iteration,
+            **tree_metrics(trees, self.engine.counts),
+            **learnt,
+            "seconds_explore": explored - start,
+            "seconds_update": updated - explored,
+        }
+        save_trees(trees, self.folder.trees(self.iteration))
+        self.folder.log(row)
+        self.accelerator.log(row, step=self.iteration)
+        return row
+
+    async def _evaluate(self) -> None:
+        if not self.held_out:
+            return
+        config = self.config.evaluation
+        with progress(self.console) as bar:
+            task = bar.add_task("evaluation", total=len(self.held_out) * (config.samples + 1), unit="runs")
+            record = await validate(self.agent, self.held_out, samples=config.samples, seed=self.config.seed,
+                                    done=lambda n: bar.advance(task, n))  # fmt: skip
+        self.folder.log_evaluation({"iteration": self.iteration, **record})
+
+    def _state(self) -> dict:
+        return {"learner": self.learner.state(), "iteration": self.iteration}

@@ -1,0 +1,80 @@
+"""The metrics of an iteration, each with the sentence that the report and the docs show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from firstfault.tree import Tree
+
+METRICS = {
+    "iteration": "number of the batch of tasks: explored, credited, learnt from",
+    "success": "share of the rollouts that succeeded; with an adaptive method not a learning curve, since hard tasks "
+    "get other rollouts than easy ones",
+    "success_whole": "the same over whole rollouts, those that started at the prompt",
+    "reward": "mean reward of the rollouts",
+    "zero_gradient_groups": "share of the trees in which no step has an advantage: they teach nothing",
+    "entropy": "mean entropy (nats) of the policy at the tokens it is trained on",
+    "kl_sampler": "mean divergence (nats, k3 estimate) of the policy from the one that sampled the batch",
+    "ratio_mean": "mean probability ratio between the policy and the one that sampled",
+    "ratio_distance": "mean distance of that ratio from 1; at 0 no clip can bind",
+    "clip_share": "share of the terms whose gradient the clip cuts off",
+    "clip_share_localized": "the same among terms at or behind a critical step",
+    "localized_share": "share of the terms that are at or behind a critical step",
+    "loss": "mean loss of the updates; its size says nothing about progress",
+    "gradient_norm": "mean norm of the gradient, before it is scaled down",
+    "updates": "optimizer updates of the iteration",
+    "skipped_updates": "mini-batches in which no tree had a gradient",
+    "rollouts": "completions sampled, whole or from the middle of a run",
+    "probes": "those of them that were sampled from the middle of a run",
+    "searches": "searches for a critical step",
+    "searches_finished": "those of them that the budget did not cut off",
+    "critical_steps": "searches whose verdict the method used",
+    "steps_per_run": "mean number of steps of a rollout, shared ones included",
+    "answered": "share of the rollouts that ended with an answer, not at a limit",
+    "generated_tokens": "tokens sampled",
+    "computed_tokens": "tokens that went through the model while sampling, prompts and tool outputs included",
+    "recomputed_tokens": "those of them whose keys and values had been computed before under the same weights",
+    "trained_tokens": "unique tokens that went through the model in training",
+    "batch_occupancy": "mean number of completions that were decoded together",
+    "tool_calls": "tool calls made",
+    "tool_failures": "those of them that gave no normal result",
+    "seconds_explore": "time spent on sampling, tools included",
+    "seconds_tools": "time that rollouts waited for tools, summed over rollouts side by side",
+    "seconds_update": "time spent on training",
+}
+
+
+def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, float]:
+    """What the trees of an iteration and the engine's `counts` since the last one say."""
+    leaves = [leaf for tree in trees for leaf in tree.leaves]
+    probes = [leaf for leaf in leaves if leaf.anchor.parent is not None]
+    whole = [leaf for leaf in leaves if leaf.anchor.parent is None]
+    calls = [call for tree in trees for node in tree.nodes for call in node.calls]
+    verdicts = [verdict for tree in trees for verdict in tree.verdicts]
+    counts = Counter(counts)
+    return {
+        "success": _share(leaf.success for leaf in leaves),
+        "success_whole": _share(leaf.success for leaf in whole),
+        "reward": _share(leaf.reward for leaf in leaves),
+        "zero_gradient_groups": _share(not tree.has_gradient for tree in trees),
+        "rollouts": len(leaves),
+        "probes": len(probes),
+        "searches": len(verdicts),
+        "searches_finished": sum(verdict.finished for verdict in verdicts),
+        "critical_steps": sum(verdict.marked for verdict in verdicts),
+        "steps_per_run": _share(leaf.depth for leaf in leaves),
+        "answered": _share(leaf.end == "answer" for leaf in leaves),
+        "generated_tokens": counts["generated_tokens"],
+        "computed_tokens": counts["computed_tokens"],
+        "recomputed_tokens": counts["recomputed_tokens"],
+        "batch_occupancy": counts["rows"] / max(1, counts["passes"]),
+        "tool_calls": len(calls),
+        "tool_failures": sum(call.failed is not None for call in calls),
+        "seconds_tools": sum(call.seconds for call in calls),
+    }
+
+
+def _share(values: object) -> float:
+    values = list(values)  # type: ignore[call-overload]
+    return sum(values) / len(values) if values else 0.0
