@@ -61,12 +61,17 @@ class Chat:
             raise UserError(
                 "The tokenizer has no token that ends a turn, so the agent would never stop: set tokenizer.eos_token."
             )
+        self._end = added[ends[0]][0] if ends[0] in added else self._tokenizer.eos_token_id
         if template.tools:
             self._check_calls()
 
     def prompt(self, question: str) -> list[int]:
         """The tokens of a run's beginning: system, tools, the question, and the opening of the agent's turn."""
         return self._tokens(*self._prompt, [_clean(question)])
+
+    def action(self, text: str) -> list[int]:
+        """The tokens of a turn that somebody else wrote for the agent, such as a demonstration."""
+        return [*self._encode(text), self._end]
 
     def observe(self, action_tokens: Sequence[int], outputs: Sequence[str | tuple[str, str]]) -> list[int]:
         """The tokens that the environment adds after an action: what its calls gave, and the opening of the next turn.

@@ -51,13 +51,13 @@ class Agent:
         if done.stop_reason == "length":
             step.end = "context" if limit == room else "max_tokens"
         elif not message.calls:
-            step.end, step.answer = "answer", message.text
+            step.end, step.answer = "answer", message.content
         elif step.depth == self.max_steps:
             step.end = "max_steps"
         else:
             for call in message.calls:
                 step.calls.append(await _run(call, session))
-            observation = self.chat.observe(done.tokens, [call.output for call in step.calls])
+            observation = self.chat.observe(done.tokens, [(call.name, call.output) for call in step.calls])
             if len(observation) + len(done.tokens) >= room:
                 step.end = "context"
             else:
