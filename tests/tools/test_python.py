@@ -1,0 +1,353 @@
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from firstfault.tools import Observation, PythonTool, Session
+
+# The last digits of the time limits tell the worker processes of this test run from others.
+MARK = f"{os.getpid():08d}1"
+SHORT, LONG = float(f"0.5{MARK}"), float(f"20.0{MARK}")
+LIMIT = f"Error: stopped after {SHORT:g} s"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+def processes() -> list[int]:
+    """All living processes of this test run's tools: their children have the command line of the worker."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:  # it has ended
+            continue
+        if MARK.encode() in command and b"_zygote.py" in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def come_down_to(number: int) -> bool:
+    """Wait until so many processes are left: the kernel may still be at it."""
+    patience = time.monotonic() + 5
+    while len(processes()) > number and time.monotonic() < patience:
+        time.sleep(0.02)
+    return len(processes()) <= number
+
+
+def run(*codes: str, **options) -> list[Observation]:
+    """Run pieces of code together, and see that nothing stays behind."""
+
+    async def main():
+        session = Session([PythonTool(**{"timeout": LONG, **options})])
+        try:
+            return await asyncio.gather(*[session.call("python", {"code": textwrap.dedent(code)}) for code in codes])
+        finally:
+            await session.close()
+
+    observations = asyncio.run(main())
+    assert come_down_to(0)
+    return observations
+
+
+def test_what_is_printed_and_the_last_value():
+    cases = {
+        "17 + 5": "22",
+        "print(1)\nprint(2)": "1\n2",
+        "print('a')\n'b'": "a\n'b'",
+        "x = 3": "(no output)",
+        "": "(no output)",
+        "x = 3\nx": "3",
+        "None": "(no output)",
+        "import math\nmath.sqrt(2)": "1.4142135623730951",
+        "def f(n):\n    return n and n + f(n - 1)\nf(10)": "55",
+        "if True:\n    5": "(no output)",
+        "__name__": "'__main__'",
+        "import sys; print('no', file=sys.stderr)": "no",
+        "import os; os.write(1, b'raw'); None": "raw",
+        "import sys; sys.stdout = None; 7": "7",
+        "print('é\\ud800')": "é\\ud800",
+        "import os; os.environ": "environ({})",
+        "import sys; sys.exit()": "(no output)",
+        "from __future__ import annotations\ndef f(x: nonsense): pass\nf(1)": "(no output)",
+    }
+    assert [(o.text, o.failed) for o in run(*cases)] == [(text, None) for text in cases.values()]
+
+
+def test_sets_have_the_same_order_in_every_worker():
+    texts = {o.text for o in run(*["{'a', 'b', 'c', 'd', 'e'}"] * 16, workers=4)}
+    assert len(texts) == 1
+
+
+def test_errors_point_at_the_line():
+    cases = {
+        "x = 1\ny = x / 0": "line 2: y = x / 0\nZeroDivisionError: division by zero",
+        "print('so far')\nfoo()": "so far\nline 2: foo()\nNameError: name 'foo' is not defined",
+        "def f():\n    raise KeyError('k')\nf()": "line 3: f()\nline 2, in f: raise KeyError('k')\nKeyError: 'k'",
+        "x = (1": "line 1: x = (1\nSyntaxError: '(' was never closed",
+        "if 1:\nx": "line 2: x\nIndentationError: expected an indented block after 'if' statement on line 1",
+        "import json\njson.loads('{')": "line 2: json.loads('{')\nJSONDecodeError: Expecting property name enclosed in "
+        "double quotes: line 1 column 2 (char 1)",
+        "assert False": "line 1: assert False\nAssertionError",
+        "input()": "line 1: input()\nEOFError: EOF when reading a line",
+        "def f(n):\n    return f(n + 1)\nf(0)": None,
+        "import sys; sys.exit('bye')": "SystemExit: bye",
+        "a\0b": None,
+        "'\ud800'": None,
+        "class E(Exception):\n    def __str__(self): return 1 / 0\nraise E()": "line 3: raise E()\nE",
+        "class R:\n    def __repr__(self):\n        return self.x\nR()": "line 3, in __repr__: return self.x\n"
+        "AttributeError: 'R' object has no attribute 'x'",
+    }
+    for (code, text), observation in zip(cases.items(), run(*cases), strict=True):
+        assert observation.failed == "raised", code
+        assert observation.text == text or text is None, code
+        assert len(observation.text) < 300, code
+    recursion = run("def f(n):\n    return f(n + 1)\nf(0)")[0].text.split("\n")
+    assert recursion[0] == "line 3: f(0)"
+    assert recursion[1].startswith("... ") and len(recursion) == 5
+    assert recursion[-1].startswith("RecursionError: maximum recursion depth exceeded")
+
+
+def test_what_runs_too_long_is_killed():
+    hangs = [
+        "while True: pass",
+        "print('working', flush=True)\nimport time; time.sleep(60)",
+        "9 ** 10 ** 8",  # C code that does not look at signals
+        "import re; re.match('(a+)+b', 'a' * 40)",
+        """
+        import signal, time
+        for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_IGN)
+        time.sleep(60)
+        """,
+        """
+        import os, time
+        for fd in range(64):
+            try: os.close(fd)
+            except OSError: pass
+        time.sleep(60)
+        """,
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\ntime.sleep(60)",
+        "import sys; sys.setrecursionlimit(10**9)\nwhile True:\n    try: 1 / 0\n    except BaseException: pass",
+    ]
+    start = time.monotonic()
+    observations = run(*hangs, timeout=SHORT)
+    assert time.monotonic() - start < 20
+    assert [o.failed for o in observations] == ["timed out"] * len(hangs)
+    assert observations[1].text == f"working\n{LIMIT}"
+    assert observations[0].text == LIMIT
+
+
+def test_what_breaks_its_process_is_told():
+    cases = [
+        ("import os; os._exit(0)", "exited", "Error: the code ended its process with exit code 0"),
+        ("import os; os._exit(3)", "exited", "Error: the code ended its process with exit code 3"),
+        ("import ctypes; ctypes.string_at(0)", "crashed", "Error: crashed (SIGSEGV)"),
+        ("import os\nos.close(1)\nprint(5)", "raised", "Error: raised, with its output closed"),
+        ("(" * 1000, "raised", None),
+        ("1" * 70000, "bad arguments", "Error: the code is longer than 65536 bytes"),
+        ("open('/dev/full', 'w')", "raised", None),
+    ]
+    for (code, failed, text), observation in zip(cases, run(*[code for code, *_ in cases]), strict=True):
+        assert observation.failed == failed, code
+        assert observation.text == text or text is None, code
+
+
+def test_floods_are_cut_off():
+    flood, gigabyte, long, error = run(
+        "while True: print('a' * 1000)",
+        "import os\nwhile True: os.write(2, b'b' * 1000000)",
+        "print('x' * 50000)",
+        "print('y' * 50000)\n1 / 0",
+        max_output=300,
+    )
+    for observation in (flood, gigabyte):
+        assert observation.failed == "too much output"
+        assert observation.text.endswith("Error: stopped, it printed more than 65536 bytes")
+    assert long.failed is None and "characters cut]" in long.text
+    assert error.failed == "raised" and error.text.endswith("ZeroDivisionError: division by zero")
+    assert all(len(o.text) <= 300 for o in (flood, gigabyte, long, error))
+
+
+@linux
+def test_memory_is_bounded():
+    bombs = ["x = 'a' * 10**9", "x = []\nwhile True: x.append('a' * 10**6)", "x = [0]\nwhile True: x += x"]
+    for observation in run(*bombs, memory_mb=128):
+        assert observation.failed == "raised"
+        assert observation.text.endswith("MemoryError: over 128 MB")
+    assert run("len('a' * 10**8)", memory_mb=128)[0].text == "100000000"
+
+
+def test_calls_share_nothing():
+    async def main():
+        session = Session([PythonTool(timeout=LONG, workers=1)])
+        await session.call("python", {"code": "x = 1\nimport math; math.pi = 3; print = None"})
+        after = [await session.call("python", {"code": code}) for code in ("x", "import math; print(math.pi)")]
+        await session.close()
+        return after
+
+    lost, kept = asyncio.run(main())
+    assert lost.text == "line 1: x\nNameError: name 'x' is not defined"
+    assert kept.text == "3.141592653589793"
+
+
+def test_many_calls_at_once_each_get_their_own_answer():
+    observations = run(*[f"{n} * {n}" for n in range(200)])
+    assert [o.text for o in observations] == [str(n * n) for n in range(200)]
+
+
+def test_bad_calls_leave_the_others_unharmed():
+    bad = ["while True: pass", "import os; os._exit(1)", "print('a' * 10**6)", "import os; os.kill(os.getpid(), 11)"]
+    observations = run(*(bad + [f"{n}" for n in range(20)]), timeout=SHORT, workers=1)
+    assert [o.text for o in observations[4:]] == [str(n) for n in range(20)]
+
+
+@linux
+@pytest.mark.parametrize("detach", ["", "os.setsid()"])
+def test_no_child_process_outlives_its_call(detach):
+    code = f"""
+    import os, time
+    if os.fork() == 0:
+        {detach or "pass"}
+        os.fork()
+        time.sleep(60)
+    os.write(1, b'parent')
+    """
+
+    async def main():
+        tool = PythonTool(timeout=LONG, workers=1)
+        assert await tool.call("1") == "1"
+        before = len(processes())
+        if detach and not tool.isolation["processes"]:
+            await tool.close()
+            pytest.skip("this system refuses process namespaces")
+        assert (await tool.call(textwrap.dedent(code))).startswith("parent")
+        assert come_down_to(before)
+        await tool.close()
+
+    asyncio.run(main())
+    assert come_down_to(0)
+
+
+@linux
+def test_isolation(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    kept, doomed = tmp_path / "kept", tmp_path / "doomed"
+    kept.write_text("mine")
+    doomed.touch()
+    listener = socket.create_server(("127.0.0.1", 0))
+    me, port = os.getpid(), listener.getsockname()[1]
+    attempts = {
+        "network": f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=1)",
+        "processes": f"import os; os.kill({me}, 0)",
+        "files": f"open({str(kept)!r}, 'w').write('yours')",
+    }
+    more = [
+        f"import os; os.remove({str(doomed)!r})",
+        f"open({str(tmp_path / 'new')!r}, 'w')",
+        f"'hunter2' in open('/proc/{me}/environ').read()",
+    ]
+
+    async def main():
+        tool = PythonTool(timeout=LONG)
+        session = Session([tool])
+        assert tool.isolation is None
+        observations = [await session.call("python", {"code": code}) for code in [*attempts.values(), *more]]
+        await session.close()
+        return tool.isolation, observations
+
+    isolation, observations = asyncio.run(main())
+    listener.close()
+    assert set(isolation) == set(attempts)
+    for name, observation in zip(attempts, observations, strict=False):
+        assert observation.failed == "raised" or not isolation[name], name
+    if isolation["files"]:
+        assert kept.read_text() == "mine" and os.listdir(tmp_path) and doomed.exists()
+        assert [o.failed for o in observations[3:]] == ["raised"] * 3
+    assert come_down_to(0)
+
+
+def test_one_tool_serves_several_event_loops():
+    tool = PythonTool(timeout=LONG)
+
+    async def some():
+        return await asyncio.gather(*[tool.call(f"{n}") for n in range(10)])
+
+    async def leave_one_behind():
+        hanging = asyncio.create_task(tool.call("while True: pass"))
+        await tool.call("1")
+        return hanging  # asyncio.run cancels it
+
+    for _ in range(3):
+        assert asyncio.run(some()) == [str(n) for n in range(10)]
+        asyncio.run(leave_one_behind())
+    asyncio.run(tool.close())
+    assert come_down_to(0)
+    assert asyncio.run(some()) == [str(n) for n in range(10)]  # a closed tool starts again
+    asyncio.run(tool.close())
+    assert come_down_to(0)
+
+
+@linux
+def test_a_cancelled_call_is_killed():
+    async def main():
+        tool = PythonTool(timeout=LONG, workers=1)
+        assert await tool.call("1") == "1"
+        before = len(processes())
+        task = asyncio.create_task(tool.call("while True: pass"))
+        assert await tool.call("1") == "1"  # by now the other one is running
+        assert len(processes()) == before + 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert come_down_to(before)
+        await tool.close()
+
+    asyncio.run(main())
+    assert come_down_to(0)
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_dies_is_replaced(number):
+    async def main():
+        session = Session([PythonTool(timeout=LONG, workers=1)])
+        await session.call("python", {"code": "1"})
+        hanging = asyncio.create_task(session.call("python", {"code": "while True: pass"}))
+        await asyncio.sleep(0.05)
+        for pid in processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        observations = [await hanging, *[await session.call("python", {"code": "17 + 5"}) for _ in range(2)]]
+        await session.close()
+        return observations
+
+    died, first, second = asyncio.run(main())
+    assert died.failed in ("sandbox", "crashed") and died.text.startswith("Error: ")
+    assert first.text == second.text == "22"
+    assert come_down_to(0)
+
+
+@linux
+def test_workers_end_with_the_program_that_started_them():
+    program = f"""
+    import asyncio, os, signal
+    from firstfault.tools import PythonTool
+
+    async def main():
+        tool = PythonTool(timeout={LONG})
+        hanging = [asyncio.create_task(tool.call("while True: pass")) for _ in range(4)]
+        await tool.call("1")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(main())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert come_down_to(0)
