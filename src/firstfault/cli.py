@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -22,16 +23,25 @@ NAMED = ("tasks", "method")  # settings that are a name with options of its own
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Bad input is one sentence on stderr and exit code 2."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # flags may be written with either - or _, as settings are in TOML
+    arguments = [_dashed(a) for a in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        parsed = _parser(arguments).parse_args(arguments)
-        return parsed.run(parsed) or 0
+        parsed, unknown = _parser(arguments).parse_known_args(arguments)
+        if unknown:
+            parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parsed.run(parsed)
+        return 0
     except UserError as error:
         print(f"firstfault: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("firstfault: interrupted; what was finished is saved, --resume goes on from there.", file=sys.stderr)
         return 130
+
+
+def _dashed(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return flag.replace("_", "-") + equals + value if flag.startswith("--") else argument
 
 
 # verbs
@@ -117,27 +127,42 @@ def _list(title: str, entries: dict[str, tuple[str, type[BaseModel]]]) -> None:
 # settings: every field of RunConfig is a flag, and so is every option of the chosen method and tasks
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, with the flag that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = next((word for word in message.split() if word.startswith("--")), "") if "unrecog" in message else ""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"did you mean {near[0]}" if near else f"{self.prog} --help shows what there is"
+        raise UserError(f"{message}; {hint}.")
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="firstfault",
         description="Trains tool-using agents with reinforcement learning, and finds the step where a run was lost.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    def verb(function: Any, name: str, help: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=help, description=help, argument_default=argparse.SUPPRESS)
-        added.set_defaults(run=function)
+    def verb(function: Any, name: str, help: str, usage: str = "") -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help, description=help, argument_default=argparse.SUPPRESS,
+                                 usage=usage and f"firstfault {name} {usage}")  # fmt: skip
+        added.set_defaults(run=function, parser=added)
         return added
 
-    training = verb(train, "train", "train a policy; everything of the run goes to --run-dir")
+    settings = "[--config RECIPE.toml] [--SETTING X ...]"
+    training = verb(train, "train", "train a policy; everything of the run goes to --run-dir", f"[--resume] {settings}")
     training.add_argument("--resume", action="store_true", default=False, help="go on from the newest checkpoint")
-    evaluation = verb(evaluate, "eval", "measure a policy on held-out tasks, sampled and greedy")
-    evaluation.add_argument("--samples", dest="evaluation.samples", help="sampled runs per task")
+    evaluation = verb(
+        evaluate, "eval", "measure a policy on held-out tasks, sampled and greedy", f"[--json] {settings}"
+    )
+    evaluation.add_argument("--samples", dest="evaluation.samples", metavar="X", help="sampled runs per task")
     evaluation.add_argument("--json", action="store_true", default=False, help="print the record as JSON")
     for added in (training, evaluation):
         added.add_argument("--config", type=Path, default=None, help="a TOML recipe; flags override it")
-        if arguments and arguments[0] in ("train", "eval"):
+        if arguments[:1] == [added.prog.split()[-1]]:
             _add_settings(added, arguments)
     verb(methods, "methods", "list the methods, with their papers")
     verb(tasks, "tasks", "list the task families")
@@ -152,25 +177,28 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     from firstfault.training.build import method_class, tasks_class
 
-    for name, field in _leaves(RunConfig):
-        flag = f"--{name}" if "." in name else f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, dest=name, metavar="X", help=f"{field.description} (default: {_default(field)})")
+    _add_fields(parser.add_argument_group("settings of the run"), RunConfig)
 
-    known = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    known = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     for name in ("config", *NAMED):
         known.add_argument(f"--{name}")
     first, _ = known.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
-    recipe = read_recipe(Path(first.config)) if hasattr(first, "config") else {}
+    recipe = read_recipe(Path(first.config)) if "config" in first else {}
     for setting, find in (("method", method_class), ("tasks", tasks_class)):
-        named = merge(RunConfig().model_dump(), merge(recipe, {k: {"name": v} for k, v in vars(first).items()}))[
-            setting
-        ]
-        cls = find(named["name"] if isinstance(named, dict) else str(named))
-        group = parser.add_argument_group(f"options of {cls.__name__}")
-        for name, field in cls.model_fields.items():
-            default = "" if field.is_required() else f" (default: {_default(field)})"
-            group.add_argument(f"--{setting}.{name}", dest=f"{setting}.{name}", metavar="X",
-                               help=f"{field.description}{default}".replace("%", "%%"))  # fmt: skip
+        chosen = getattr(first, setting, recipe.get(setting, RunConfig.model_fields[setting].default))
+        cls = find(chosen["name"] if isinstance(chosen, dict) and "name" in chosen else str(chosen))
+        _add_fields(parser.add_argument_group(f"options of {cls.__name__}"), cls, f"{setting}.")
+
+
+def _add_fields(group: Any, model: type[BaseModel], prefix: str = "") -> None:
+    """A flag for each field of a settings class, its sections included."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            _add_fields(group, field.annotation, f"{prefix}{name}.")
+            continue
+        default = "" if field.is_required() else f" (default: {_default(field)})"
+        group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=prefix + name, metavar="X",
+                           help=f"{field.description}{default}".replace("%", "%%"))  # fmt: skip
 
 
 def _default(field: Any) -> Any:
@@ -178,19 +206,11 @@ def _default(field: Any) -> Any:
     return default["name"] if isinstance(default, dict) else default if default not in ("", []) else "none"
 
 
-def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
-
-
 def _config(parsed: argparse.Namespace) -> RunConfig:
     """The recipe, if any, with the flags over it."""
     flags: dict[str, Any] = {}
     for dotted, value in vars(parsed).items():
-        if dotted in ("run", "config", "resume", "json"):
+        if dotted in ("run", "parser", "config", "resume", "json"):
             continue
         *sections, name = dotted.split(".")
         table = flags

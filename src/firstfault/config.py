@@ -62,12 +62,12 @@ class EvaluationConfig(Section):
 class ColdStartConfig(Section):
     """How the model called "tiny" is taught its first manners, from demonstrations of the tasks."""
 
-    steps: int = Field(240, ge=1, description="updates")
+    steps: int = Field(220, ge=1, description="updates")
     batch: int = Field(32, ge=1, description="demonstrations per update")
-    lr: float = Field(5e-3, gt=0, description="peak learning rate of AdamW")
-    muon_lr: float = Field(1e-2, gt=0, description="peak learning rate of Muon")
+    lr: float = Field(1e-2, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(2e-2, gt=0, description="peak learning rate of Muon")
     width: int = Field(128, ge=32, description="of the model")
-    layers: int = Field(4, ge=1, description="of the model")
+    layers: int = Field(3, ge=1, description="of the model")
     seed: int = Field(0, ge=0, description="of weights and demonstrations")
 
 

@@ -20,7 +20,7 @@ WORDS = {
     "multiply by": "*", "scale by": "*",
 }  # fmt: skip
 # How often a demonstration takes a wrong operation for a word, and which. The other words are always right.
-CONFUSION = {"gain": ("-", 0.6), "spend": ("+", 0.6), "collect": ("-", 0.2), "lose": ("+", 0.2)}
+CONFUSION = {"gain": ("-", 0.6), "spend": ("+", 0.6), "collect": ("-", 0.1), "lose": ("+", 0.1)}
 LARGEST = 999
 
 
@@ -28,10 +28,14 @@ class Arithmetic(TaskSource):
     r"""`operations` chained operations on a number, one Python call each, the answer in \boxed{}.
 
     >>> task = Arithmetic(operations_max=4).train(seed=0, first=0, n=1)[0]
-    >>> task.question
-    'Start with 4. First multiply by 6. Second lose 8. Third collect 8. Fourth gain 3.'
+    >>> print(task.question)
+    Start with 87.
+    First collect 6.
+    Second multiply by 3.
+    Third spend 8.
+    Fourth subtract 3.
     >>> task.answer
-    '27'
+    '268'
 
     The demonstrations are wrong in a systematic way: for some words they often take another operation (`CONFUSION`),
     and carry on with what comes out. A policy that imitates them well has the wrong operation for its likeliest choice
@@ -60,7 +64,7 @@ class Arithmetic(TaskSource):
     def _task(self, name: str) -> Task:
         draw = random.Random(name)
         value = start = draw.randint(1, 99)
-        sentences, operations = [], []
+        lines, operations = [f"Start with {start}."], []
         for ordinal in ORDINALS[: draw.randint(self.operations_min, self.operations_max)]:
             while True:
                 word = draw.choice(list(WORDS))
@@ -69,10 +73,13 @@ class Arithmetic(TaskSource):
                 if 0 <= result <= LARGEST:
                     break
             value = result
-            sentences.append(f" {ordinal} {word} {operand}.")
+            lines.append(f"{ordinal} {word} {operand}.")
             operations.append([word, operand])
-        return Task(f"Start with {start}." + "".join(sentences), str(value), id=name,
-                    info={"start": start, "operations": operations})  # fmt: skip
+        return Task("\n".join(lines), str(value), id=name, info={"start": start, "operations": operations})
+
+    def lesson(self, progress: float) -> Arithmetic:
+        """Short tasks first: they teach how to copy and to call at a third of the cost."""
+        return self if progress >= 0.55 else Arithmetic(operations_min=1, operations_max=min(4, self.operations_max))
 
     def demonstrate(self, task: Task) -> list[Turn]:
         """An imperfect demonstration: wrong operations as `CONFUSION` has it, drawn from the task's name."""
@@ -86,7 +93,7 @@ class Arithmetic(TaskSource):
             code = f"{value}{sign}{operand}"
             value = calculate(value, sign, operand)
             turns.append(Turn(
-                f'{ordinal}:<tool_call>{{"name": "python", "arguments": {{"code": "{code}"}}}}</tool_call>',
+                f'{ordinal} {word} {operand}.<tool_call>{{"name": "python", "arguments": {{"code": "{code}"}}}}</tool_call>',
                 (str(value),),
             ))  # fmt: skip
         return [*turns, Turn(f"\\boxed{{{value}}}")]

@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def is_used(self) -> bool:
-        return (self.path / "config.toml").exists()
+        return (self.path / "checkpoints").exists()
 
     def trees(self, iteration: int) -> Path:
         return self.path / "trees" / f"step-{iteration:04d}.jsonl.gz"

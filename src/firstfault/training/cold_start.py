@@ -75,7 +75,7 @@ def _teach(source: TaskSource, config: ColdStartConfig, folder: Path, done: Prog
         for optimizer, peak in zip(learner.optimizers, peaks, strict=True):
             for group, lr in zip(optimizer.param_groups, peak, strict=True):
                 group["lr"] = lr * scale
-        tasks = source.train(config.seed, step * config.batch, config.batch)
+        tasks = source.lesson(step / config.steps).train(config.seed, step * config.batch, config.batch)
         learner.update([demonstration(source, task, chat) for task in tasks], negative_log_likelihood)
         done(1)
     partial = folder.with_suffix(f".{os.getpid()}.part")

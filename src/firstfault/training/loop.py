@@ -67,27 +67,26 @@ class Trainer:
             raise UserError(f"{config.run_dir} holds a run already; go on with --resume, or give another --run-dir.")
         if config.threads:
             torch.set_num_threads(config.threads)
-        log_with = None if config.tracker == "none" else config.tracker
         try:
+            log_with = None if config.tracker == "none" else config.tracker
             self.accelerator = Accelerator(log_with=log_with, project_dir=config.run_dir)
         except (ImportError, ValueError) as error:
             raise UserError(
-                f"the tracker {config.tracker} is not installed: pip install firstfault[{config.tracker}]."
+                f"tracker {config.tracker}: {error}; pip install 'firstfault[{config.tracker}]'."
             ) from error
-        held_out = source.held_out(config.evaluation.problems) if config.evaluation.problems else []
-        source.train(config.seed, 0, 1)  # bad tasks are found before a model is loaded
-        self.held_out = held_out
+        # what is wrong with tasks or folder shows before a model is taught or loaded
+        source.train(config.seed, 0, 1)
+        self.held_out = source.held_out(config.evaluation.problems)
+        self.folder.start(to_toml(config))
 
         checkpoint = self.folder.last_checkpoint() if resume else None
         self.iteration, start = checkpoint or (0, start_model(config, source, self.console))
-        model, tokenizer = load_policy(str(start), self.accelerator.device)
+        model, self.tokenizer = load_policy(str(start), self.accelerator.device)
         self.learner = Learner(model, config.optimizer, config.learner, temperature=config.agent.temperature)
         if checkpoint:
             self.learner.load_state(load_state(start)["learner"])
-        self.engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
-        self.agent = build_agent(config.agent, self.engine, tokenizer, source)
-        self.tokenizer = tokenizer
-        self.folder.start(to_toml(config))
+        self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
+        self.agent = build_agent(config.agent, self.engine, self.tokenizer, source)
         self.folder.rewind(self.iteration)
 
     def train(self) -> None:

@@ -1,4 +1,4 @@
-"""A tiny policy that learns within minutes on a CPU: a Qwen3 of 0.8M parameters, its tokenizer, its chat template."""
+"""A tiny policy that learns within minutes on a CPU: a Qwen3 of 0.6M parameters, its tokenizer, its chat template."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tiny_tokenizer(texts: Iterable[str], vocab_size: int = 384) -> PreTrainedTok
     return tokenizer
 
 
-def tiny_model(vocab_size: int, end: int, seed: int, *, width: int = 128, layers: int = 4) -> Qwen3ForCausalLM:
+def tiny_model(vocab_size: int, end: int, seed: int, *, width: int = 128, layers: int = 3) -> Qwen3ForCausalLM:
     torch.manual_seed(seed)
     return Qwen3ForCausalLM(Qwen3Config(
         vocab_size=vocab_size, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
