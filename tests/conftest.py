@@ -1,4 +1,5 @@
-"""Shared fixtures: small tokenizers with the special tokens, splitting and chat templates of published models."""
+"""Shared fixtures: tiny models, and small tokenizers with the special tokens, splitting and chat templates of published
+models."""
 
 from __future__ import annotations
 
@@ -8,9 +9,21 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import trl
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+torch.set_num_threads(1)  # more would spin wherever the machine has something else to do
 
 CHAT_TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 # Text whose merges cross the borders between scaffold and outputs: newlines, spaces, quotes, digits.
@@ -103,5 +116,40 @@ def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
             is_source = "{" in template
             tokenizer.chat_template = template if is_source else (CHAT_TEMPLATES / f"{template}.jinja").read_text()
         return tokenizer
+
+    return make
+
+
+ARCHITECTURES = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),  # biases on queries, keys and values
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),  # norms on queries and keys
+    "llama": (LlamaConfig, LlamaForCausalLM),
+}
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PreTrainedModel]:
+    """`make_model(architecture, **config)`: 2 layers of width 32, 4 query heads on 2 key heads, float32.
+
+    Equal arguments give equal weights, in a model of its own. They are large enough that every token changes what
+    follows visibly: a wrong position or mask can't hide in rounding.
+    """
+
+    def make(architecture: str = "qwen3", seed: int = 0, **config: object) -> PreTrainedModel:
+        config_class, model_class = ARCHITECTURES[architecture]
+        options = {
+            "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+            "tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+        }  # fmt: skip
+        model = model_class(config_class(**options | config)).eval()
+        noise = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(0, 0.3, generator=noise)
+                else:  # norms and biases, around what they start at
+                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=noise))
+        return model
 
     return make

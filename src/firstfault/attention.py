@@ -49,8 +49,8 @@ def use_planned_attention(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare `model` for `hidden_states`.
 
     Raises:
-        UserError: if the model keeps state that a plan can't fork (recurrent or windowed layers), or transforms its
-            logits in a way that `logits` does not know.
+        UserError: if the model keeps state that a plan can't fork (recurrent or windowed layers), or transforms
+            logits in a way that `logits` or a plan does not know.
     """
     config = model.config.get_text_config()
     name = type(model).__name__
@@ -61,10 +61,11 @@ def use_planned_attention(model: PreTrainedModel) -> PreTrainedModel:
             "whose state can't be shared between the branches of a tree yet; use a model with full attention "
             "in every layer, such as Qwen2, Qwen3 or Llama."
         )
-    scaled = [k for k in ("final_logit_softcapping", "logit_scale", "logits_scaling") if getattr(config, k, None)]
+    odd = ("attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "logits_scaling")
+    scaled = [k for k in odd if getattr(config, k, None)]
     if scaled or not model._supports_attention_backend or model.get_output_embeddings() is None:
         raise UserError(
-            f"{name} can't be used: {'its logits are rescaled' if scaled else 'its attention is not replaceable'}; "
+            f"{name} can't be used: {f'it sets {scaled[0]}' if scaled else 'its attention is not replaceable'}; "
             "use a causal language model with transformers' attention interface, such as Qwen2, Qwen3 or Llama."
         )
     model.set_attn_implementation(NAME)

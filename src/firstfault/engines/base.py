@@ -57,11 +57,11 @@ class Turnstile:
         self.deterministic = deterministic
         self._holders = 0
         self._quiet = asyncio.Event()
-        self._quiet.set()
 
     def enter(self) -> None:
+        if self._holders == 0:
+            self._quiet = asyncio.Event()  # an event belongs to one event loop; the engine may outlive it
         self._holders += 1
-        self._quiet.clear()
 
     def leave(self) -> None:
         self._holders -= 1

@@ -82,6 +82,10 @@ class TransformersEngine:
         self._cache.clear()
 
     async def generate(self, tokens: list[int], sampling: Sampling, key: tuple[int, ...]) -> Completion:
+        if not tokens or sampling.max_new_tokens < 1:
+            raise ValueError(
+                f"asked for {sampling.max_new_tokens} tokens after {len(tokens)}; both have to be at least one"
+            )
         request = _Request(tokens, sampling, key)
         self._waiting.append(request)
         if self._loop is None or self._loop.done():
@@ -195,7 +199,8 @@ class Slots:
     def __init__(self, model: PreTrainedModel):
         config = model.config.get_text_config()
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._shape = (config.num_key_value_heads, head_dim)
+        kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        self._shape = (kv_heads, head_dim)
         self._model = model
         self.kv = torch.empty(config.num_hidden_layers, 2, 0, 0, *self._shape)
 
@@ -281,16 +286,17 @@ def sample(logits: Tensor, samplings: list[Sampling], noise: list[float]) -> tup
         Tokens, their log-probabilities and the entropies (nats), both of the whole distribution at the row's
         temperature, whatever top-p then leaves of it.
     """
-    column = lambda values: torch.tensor(values, device=logits.device)[:, None]  # noqa: E731
+    column = lambda values, dtype=None: torch.tensor(values, dtype=dtype, device=logits.device)[:, None]  # noqa: E731
     logprobs = torch.log_softmax(logits / column([s.temperature or 1.0 for s in samplings]), dim=-1)
     probs = logprobs.exp()
     entropies = torch.special.entr(probs).sum(-1)
     if any(s.top_p < 1 for s in samplings):
         ordered, order = probs.sort(-1, descending=True)
-        nucleus = ordered.cumsum(-1) - ordered < column([s.top_p for s in samplings])
+        # by the rounding of its sum, 1 might leave out the last of a row that asked for no nucleus
+        nucleus = ordered.cumsum(-1) - ordered < column([s.top_p if s.top_p < 1 else torch.inf for s in samplings])
         probs = torch.zeros_like(probs).scatter(-1, order, ordered * nucleus)
     cumulative = probs.double().cumsum(-1)
-    drawn = torch.searchsorted(cumulative, column(noise).double() * cumulative[:, -1:], right=True)
+    drawn = torch.searchsorted(cumulative, column(noise, torch.float64) * cumulative[:, -1:], right=True)
     greedy = column([s.temperature == 0 for s in samplings])
     tokens = torch.where(greedy, logits.argmax(-1, keepdim=True), drawn.clamp(max=logits.shape[-1] - 1))
     return tokens[:, 0].tolist(), logprobs.gather(-1, tokens)[:, 0].tolist(), entropies.tolist()

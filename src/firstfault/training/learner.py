@@ -20,6 +20,7 @@ from firstfault.training.pack import Packed, pack, unique_tokens
 from firstfault.tree import Tree
 
 Loss = Callable[[TermBatch], Tensor]
+LOGITS = 2**24  # most logits that stand in memory at once
 
 
 class Learner:
@@ -53,8 +54,8 @@ class Learner:
         Mini-batches without any gradient are skipped.
 
         Returns:
-            Means over action tokens (`entropy`, `kl_sampler`, `ratio_*`, `clip_*`), over updates (`loss`,
-            `gradient_norm`), and counts.
+            Means over action tokens (`entropy`), over terms and their tokens (`kl_sampler`, `ratio_*`, `clip_*`), over
+            updates (`loss`, `gradient_norm`), and counts.
         """
         sums: dict[str, float] = defaultdict(float)
         order = random.Random(str(seed))
@@ -94,7 +95,7 @@ class Learner:
         """Log-probabilities [A] of the action tokens, with gradient, and entropies [A] (nats) without."""
         hidden = hidden_states(self.model, packed.tokens, packed.plan.positions, packed.plan)
         hidden = F.embedding(packed.predicted_by, hidden)
-        rows = max(1, 2**24 // self.model.get_output_embeddings().weight.shape[0])
+        rows = max(1, LOGITS // self.model.get_output_embeddings().weight.shape[0])
         if len(hidden) <= rows:
             return self._score(hidden, packed.targets)
         # vocabulary x tokens never stands in memory at once: each chunk's logits are computed again going backward

@@ -118,10 +118,13 @@ def _add(row: _Row, tree: Tree) -> None:
             row.localized.append(critical[node])
             row.tokens.append(token)
         for term in node.terms:
-            per_token = (
+            advantages = (
                 term.advantage if isinstance(term.advantage, list) else [term.advantage] * len(node.action_tokens)
             )
-            row.terms += [(first + i, a, term.weight, term.clip_low, term.clip_high) for i, a in enumerate(per_token)]
+            row.terms += [
+                (token, advantage, term.weight, term.clip_low, term.clip_high)
+                for token, advantage in zip(range(first, len(row.targets)), advantages, strict=True)
+            ]
         row.tokens += node.observation_tokens
         segment.end = len(row.tokens)
         row.positions += range(len(segment.before) + len(row.positions) - segment.start,
