@@ -49,8 +49,15 @@ class OptimizerConfig(Section):
     name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon on hidden matrices, AdamW on the rest")
     lr: float = Field(1e-6, gt=0, description="learning rate of AdamW")
     muon_lr: float = Field(1.5e-3, gt=0, description="learning rate of Muon")
+    warmup: int = Field(0, ge=0, description="iterations over which learning rates rise")
+    schedule: Literal["constant", "linear"] = Field("constant", description="linear: then down to 0 at the end")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of both")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+
+    def scale(self, iteration: int, steps: int) -> float:
+        """What the learning rates are multiplied with in iteration 1 to `steps`."""
+        rise = min(1.0, iteration / (self.warmup + 1))
+        return rise if self.schedule == "constant" else rise * (1 - (iteration - 1) / steps)
 
 
 class EvaluationConfig(Section):
@@ -62,7 +69,7 @@ class EvaluationConfig(Section):
 class ColdStartConfig(Section):
     """How the model called "tiny" is taught its first manners, from demonstrations of the tasks."""
 
-    steps: int = Field(220, ge=1, description="updates")
+    steps: int = Field(240, ge=1, description="updates")
     batch: int = Field(32, ge=1, description="demonstrations per update")
     lr: float = Field(1e-2, gt=0, description="peak learning rate of AdamW")
     muon_lr: float = Field(2e-2, gt=0, description="peak learning rate of Muon")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 from pydantic import Field, model_validator
@@ -79,7 +80,7 @@ class Arithmetic(TaskSource):
 
     def lesson(self, progress: float) -> Arithmetic:
         """Short tasks first: they teach how to copy and to call at a third of the cost."""
-        return self if progress >= 0.55 else Arithmetic(operations_min=1, operations_max=min(4, self.operations_max))
+        return self if progress >= 0.5 else Arithmetic(operations_min=1, operations_max=min(4, self.operations_max))
 
     def demonstrate(self, task: Task) -> list[Turn]:
         """An imperfect demonstration: wrong operations as `CONFUSION` has it, drawn from the task's name."""
@@ -92,10 +93,8 @@ class Arithmetic(TaskSource):
                 sign = wrong
             code = f"{value}{sign}{operand}"
             value = calculate(value, sign, operand)
-            turns.append(Turn(
-                f'{ordinal} {word} {operand}.<tool_call>{{"name": "python", "arguments": {{"code": "{code}"}}}}</tool_call>',
-                (str(value),),
-            ))  # fmt: skip
+            call = json.dumps({"name": "python", "arguments": {"code": code}})
+            turns.append(Turn(f"{ordinal} {word} {operand}.<tool_call>{call}</tool_call>", (str(value),)))
         return [*turns, Turn(f"\\boxed{{{value}}}")]
 
 

@@ -69,12 +69,8 @@ def _teach(source: TaskSource, config: ColdStartConfig, folder: Path, done: Prog
         OptimizerConfig(name="muon", lr=config.lr, muon_lr=config.muon_lr),
         LearnerConfig(mini_batch=config.batch),
     )
-    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in learner.optimizers]
     for step in range(config.steps):
-        scale = min(1.0, (step + 1) / 20) * max(0.02, 1 - step / config.steps)  # warm up, then down to nearly nothing
-        for optimizer, peak in zip(learner.optimizers, peaks, strict=True):
-            for group, lr in zip(optimizer.param_groups, peak, strict=True):
-                group["lr"] = lr * scale
+        learner.scale_lr(min(1.0, (step + 1) / 20) * max(0.02, 1 - step / config.steps))  # warm up, then down
         tasks = source.lesson(step / config.steps).train(config.seed, step * config.batch, config.batch)
         learner.update([demonstration(source, task, chat) for task in tasks], negative_log_likelihood)
         done(1)

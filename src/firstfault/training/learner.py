@@ -37,6 +37,14 @@ class Learner:
         self.max_grad_norm = optimizer.max_grad_norm
         self.temperature = temperature
         self.optimizers = _optimizers(model, optimizer)
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["initial_lr"] = group["lr"]
+
+    def scale_lr(self, scale: float) -> None:
+        """Set all learning rates to `scale` times what was configured."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = scale * group["initial_lr"]
 
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()

@@ -124,6 +124,7 @@ class Trainer:
         trees = await grow(self.method, self.agent, tasks, key)
         explored = time.perf_counter()
         self.method.credit(trees)
+        self.learner.scale_lr(config.optimizer.scale(self.iteration, config.steps))
         learnt = self.learner.update(trees, self.method.loss, seed=key)
         self.engine.load(self.learner.weights())
         updated = time.perf_counter()
