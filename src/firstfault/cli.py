@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ NAMED = ("tasks", "method")  # settings that are a name with options of its own
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Bad input is one sentence on stderr and exit code 2."""
+    # threads that wait for work must sleep, not spin: they share the cores with the tools' processes
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # flags may be written with either - or _, as settings are in TOML
     arguments = [_dashed(a) for a in (sys.argv[1:] if arguments is None else arguments)]
     try:
