@@ -76,7 +76,7 @@ def render(cells: list[dict]) -> str:
         "Three seeds do not rank the methods: they show that both learn.",
         "",
         f"Command of a cell: `{COMMAND}`; all of them: `python benchmarks/demo.py`. "
-        f"Machine: {platform.machine()}, 1 thread a run, Python {platform.python_version()}, torch {torch.__version__}.",
+        f"Machine: {platform.machine()}, 1 thread each, Python {platform.python_version()}, torch {torch.__version__}.",
         "",
     ]
     return "\n".join(lines)
