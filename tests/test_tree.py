@@ -84,7 +84,7 @@ def test_parents_stand_before_their_children_and_know_them():
 
 def test_paths_steps_and_depths_lead_from_the_root():
     tree = grow()
-    a, b, lost, won, other = named(tree)
+    a, b, lost, _, _ = named(tree)
     assert lost.path == [tree.root, a, b, lost]
     assert lost.steps == [a, b, lost]
     assert tree.root.steps == []
@@ -138,7 +138,7 @@ def test_a_tree_has_a_gradient_where_some_advantage_is_not_zero(advantage, has_g
 def decorated() -> Tree:
     """`grow`, with everything that a tree can hold."""
     tree = grow()
-    a, b, lost, won, other = named(tree)
+    a, b, lost, _, _ = named(tree)
     tree.task.info |= {"nothing": None, "é": "日本語", "deep": {"list": [1, 2.5, True, None]}}
     a.text = HOSTILE
     a.calls = [

@@ -24,7 +24,7 @@ def summary(folder: RunFolder) -> Table:
         for name in ("rollouts", "probes", "generated_tokens", "trained_tokens", "tool_calls")
     }
     table.caption = (
-        f"trained on {total['rollouts']} rollouts ({total['probes']} of them probes), {total['generated_tokens']} tokens "
-        f"written, {total['tool_calls']} tool calls; {total['trained_tokens']} unique tokens trained on"
+        f"trained on {total['rollouts']} rollouts ({total['probes']} of them probes), {total['generated_tokens']} "
+        f"tokens written, {total['tool_calls']} tool calls; {total['trained_tokens']} unique tokens trained on"
     )
     return table
