@@ -29,9 +29,9 @@ class Arithmetic(TaskSource):
 
     >>> task = Arithmetic(operations_max=4).train(seed=0, first=0, n=1)[0]
     >>> task.question
-    'Start with 4. First multiply by 6. Second lose 8. Third collect 8. Fourth gain 3.'
+    'Start with 87. First collect 6. Second multiply by 3. Third spend 8. Fourth subtract 3.'
     >>> task.answer
-    '27'
+    '268'
 
     The demonstrations are wrong in a systematic way: for some words they often take another operation (`CONFUSION`),
     and carry on with what comes out. A policy that imitates them well has the wrong operation for its likeliest choice
