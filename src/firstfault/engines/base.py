@@ -60,8 +60,9 @@ class Turnstile:
         self._quiet.set()
 
     def enter(self) -> None:
+        if self._holders == 0:
+            self._quiet = asyncio.Event()  # a new one: an event belongs to the event loop that first waited for it
         self._holders += 1
-        self._quiet.clear()
 
     def leave(self) -> None:
         self._holders -= 1
