@@ -25,13 +25,18 @@ def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:
     return [(x - mean) / (std + eps) for x in values]
 
 
+def mean(values: Sequence[float]) -> float:
+    """The mean, 0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
+
+
 def run_weight(leaf: Node, aggregation: Aggregation) -> float:
     """The weight of each token of the run that ended at `leaf`.
 
     The loss is the mean over terms by weight: "sequence" gives every run the same say (GRPO, Eq. 3), "token" every
     token (DAPO, Eq. 8).
     """
-    return 1.0 if aggregation == "token" else 1.0 / sum(len(step.action_tokens) for step in leaf.steps)
+    return 1.0 if aggregation == "token" else 1.0 / max(1, sum(len(step.action_tokens) for step in leaf.steps))
 
 
 def credit_run(leaf: Node, advantage: float, *, aggregation: Aggregation, clip_low: float, clip_high: float) -> None:

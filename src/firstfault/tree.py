@@ -50,7 +50,7 @@ class Term:
     A method that gives one advantage per node writes one term; a method that gives one per run writes a term for each
     run through the node, because a sum of clipped terms is not the clipped term of their sum. `advantage` is one
     number or one per action token. `weight` is the share of the loss that each token of the term has (see
-    `credit.leaf_weights`). The ratio is clipped to [1 - clip_low, 1 + clip_high].
+    `credit.run_weight`). The ratio is clipped to [1 - clip_low, 1 + clip_high].
     """
 
     advantage: float | list[float]
@@ -172,7 +172,8 @@ class Node:
         return sum(t.weight * a for t, a in zip(self.terms, mean, strict=True)) / total if total else 0.0
 
 
-_COMPUTED = {"parent", "children", "index"}
+_PLACE = {"parent", "children", "index", "rollout"}
+_DEFAULTS = vars(Node(parent=None, index=0, rollout=-1))
 
 
 class Tree:
@@ -216,10 +217,10 @@ class Tree:
 
     def to_json(self) -> str:
         def plain(node: Node) -> dict[str, Any]:
-            values = {k: v for k, v in vars(node).items() if k not in _COMPUTED and v not in (None, [], "")}
+            values = {k: v for k, v in vars(node).items() if k not in _PLACE and v != _DEFAULTS[k]}
             values["calls"] = [asdict(call) for call in node.calls]
             values["terms"] = [asdict(term) for term in node.terms]
-            return {"parent": node.parent.index if node.parent else None, **values}
+            return {"parent": node.parent.index if node.parent else None, "rollout": node.rollout, **values}
 
         return json.dumps({
             "task": asdict(self.task),
@@ -275,7 +276,8 @@ def _line(node: Node) -> Text:
 
 
 def _shorten(text: str, width: int = 72) -> str:
-    text = " ".join(text.split())
+    """One line that is harmless to a terminal: it may hold whatever a model or a tool wrote."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())[: width + 1])
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -283,9 +285,11 @@ def save_trees(trees: Iterable[Tree], path: Path) -> None:
     """Write trees to `path` (.jsonl.gz), a JSON line each; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    with gzip.GzipFile(partial, "wb", mtime=0) as file:  # no time stamp: equal trees give equal files
+    # no name and no time stamp in it: equal trees give equal files
+    with partial.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         for tree in trees:
-            file.write(tree.to_json().encode() + b"\n")
+            # half of a surrogate pair, which JSON can hold and UTF-8 can't, is written as JSON's \ud800
+            file.write(tree.to_json().encode(errors="backslashreplace") + b"\n")
     partial.replace(path)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
 from firstfault.agent.chat import Chat, ParsedCall
 from firstfault.engines.base import Engine, Sampling
+from firstfault.errors import UserError
 from firstfault.tools.base import Session
 from firstfault.tree import Call, Node, Task, Tree
 
@@ -102,32 +105,58 @@ class Rollouts:
     async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
         """Sample `n` completions after `node` side by side; returns their leaves.
 
+        What breaks one of them ends them all.
+
         Raises:
             ValueError: if the budget has less than `n` left, or if the run ended at `node`.
         """
-        if n > self.remaining or node.is_leaf:
+        if not 0 <= n <= self.remaining or node.is_leaf:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
         first, self.spent = self.spent, self.spent + n
-        return await asyncio.gather(*(self._complete(node, first + i) for i in range(n)))
+        runs = [asyncio.ensure_future(self._complete(node, first + i)) for i in range(n)]
+        try:
+            return await asyncio.gather(*runs)
+        except BaseException:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+            raise
 
     async def _complete(self, node: Node, rollout: int) -> Node:
-        turnstile = self.agent.engine.turnstile
-        self._running += 1
-        if self._running > 1:  # the first takes over the hold of whoever asked for it
-            turnstile.enter()
-        session = self._sessions[node].fork()
-        while not node.is_leaf:
-            node = await self.agent.step(self.tree, node, session, rollout)
-            self._sessions[node] = session.fork()
-        await session.close()
-        self._running -= 1
-        if self._running:
-            turnstile.leave()
+        with self._hold():
+            session = self._sessions[node].fork()
+            try:
+                while not node.is_leaf:
+                    node = await self.agent.step(self.tree, node, session, rollout)
+                    if not node.is_leaf:
+                        self._sessions[node] = session.fork()
+            finally:
+                await session.close()
         return node
 
+    @contextmanager
+    def _hold(self) -> Iterator[None]:
+        """Hold the turnstile for one rollout; the first one under way takes over the hold of whoever asked for it."""
+        turnstile = self.agent.engine.turnstile
+        self._running += 1
+        if self._running > 1:
+            turnstile.enter()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if self._running:
+                turnstile.leave()
+
     async def __aenter__(self) -> Rollouts:
-        self.agent.engine.turnstile.enter()
+        prompt, limit = len(self.tree.root.tokens), self.agent.max_context
+        if prompt >= limit:
+            raise UserError(
+                f"the prompt of task {self.tree.task.id or self.tree.task.question[:40]} has {prompt} tokens, which "
+                f"leaves no room in agent.max_context = {limit}; make that larger."
+            )
         self._sessions[self.tree.root] = self.agent.session.fork()
+        self.agent.engine.turnstile.enter()
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

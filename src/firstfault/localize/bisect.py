@@ -20,18 +20,20 @@ async def bisect(failed: Node, rollouts: Rollouts, tries: Tries, *, verified: bo
     """
     steps = failed.steps[:-1]  # the tool-call steps; the last node is where the run ended
     verdict = Verdict(leaf=failed.index, steps=len(steps), step=1, finished=False)
-    left, right = 1, len(steps)
+    left, right, cut = 1, len(steps), False
     while (left <= right if verified else left < right) and rollouts.remaining:
         middle = (left + right) // 2
-        probes = await rollouts.continue_from(steps[middle - 1], min(tries(middle), rollouts.remaining))
+        wanted = tries(middle)
+        probes = await rollouts.continue_from(steps[middle - 1], min(wanted, rollouts.remaining))
         successes = sum(leaf.success for leaf in probes)
         verdict.probes.append(Probe(middle, len(probes), successes))
         if successes:
             left = middle + 1
         else:
             right = middle - 1 if verified else middle
+            cut = len(probes) < wanted
     verdict.step = left
-    verdict.finished = left > right if verified else left >= right
+    verdict.finished = not cut and (left > right if verified else left >= right)
     return verdict
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from firstfault.agent.rollouts import Rollouts
-from firstfault.credit import normalize, run_weight
+from firstfault.credit import mean, normalize, run_weight
 from firstfault.localize.bisect import bisect, bisect_cost
 from firstfault.methods.base import Method
 from firstfault.tree import Node, Term, Tree
@@ -40,12 +41,16 @@ class ELPO(Method):
     search: Literal["printed", "verified"] = Field("printed", description="verified: probe the last candidate too")
     literal: bool = Field(False, description="begin and believe searches exactly as Algorithm 1 prints them")
     lambda_tree: float = Field(0.5, ge=0, le=1, description="λ_tree: 0 group advantages only, 1 branches only")
-    shared: Literal["per-leaf", "once"] = Field(
-        "per-leaf", description="a step shared by n runs counts n times, as the objective prints it, or once"
-    )
+    shared: Literal["per-leaf", "once"] = Field("per-leaf", description="how often a step that runs share counts")
     clip_low: float = Field(0.2, ge=0, lt=1, description="ε_low")
     clip_high: float = Field(0.315, ge=0, description="ε_high")
     clip_low_extra: float = Field(0.115, ge=0, description="ε_elc: added to ε_low from the localized step on")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ELPO:
+        if self.tries_min > self.tries_max:
+            raise ValueError(f"tries_min = {self.tries_min} exceeds tries_max = {self.tries_max}")
+        return self
 
     # 1. Tree rollout by binary error localization (Algorithm 1)
 
@@ -58,25 +63,19 @@ class ELPO(Method):
                 failed += [leaf for leaf in leaves if not leaf.success]
             if not failed:
                 break
-            suspect = max(failed, key=entropy_gap)  # Eq. 4
-            failed = []
-            tries = lambda step, run=suspect: self.tries(run, step)  # noqa: E731
-            verified = self.search == "verified"
+            suspect, failed = max(failed, key=entropy_gap), []  # Eq. 4
+            tries, verified = partial(self.tries, suspect), self.search == "verified"
             cost = bisect_cost(len(suspect.steps) - 1, tries, verified=verified)
-            if cost > rollouts.remaining and not self.literal:
+            if cost <= rollouts.remaining or self.literal:
+                tree.verdicts.append(await bisect(suspect, rollouts, tries, verified=verified))
+            else:
                 await rollouts.sample(rollouts.remaining)
-                break
-            tree.verdicts.append(await bisect(suspect, rollouts, tries, verified=verified))
 
     def tries(self, run: Node, step: int) -> int:
-        """X_m, the completions for the anchor after `step` steps (Eq. 5), rounded half up.
-
-        The surer the agent went on after the tool's output, compared with its first response, the fewer.
-        """
-        first, *_ = run.steps
-        gap = _mean(run.steps[step].entropies) - _mean(first.entropies)
-        expected = self.tries_min + (self.tries_max - self.tries_min) / (1 + math.exp(-self.beta * gap))
-        return math.floor(expected + 0.5)
+        """X_m (Eq. 5), rounded half up: the surer the agent went on after step m, next to its first, the fewer."""
+        gap = mean(run.steps[step].entropies) - mean(run.steps[0].entropies)
+        share = (1 + math.tanh(self.beta * gap / 2)) / 2  # the logistic function, for arguments of any size
+        return math.floor(self.tries_min + (self.tries_max - self.tries_min) * share + 0.5)
 
     # 2. Hierarchical advantages (Eqs. 6-10), 3. adaptive clipping (Eq. 11)
 
@@ -84,11 +83,10 @@ class ELPO(Method):
         for tree in trees:
             localized = self.mark(tree)
             branch, trajectory = branch_advantages(tree), trajectory_advantages(tree)
-            run_weights = {leaf: run_weight(leaf, self.aggregation) for leaf in tree.leaves}
             for step in tree.steps:
                 advantage = self.lambda_tree * branch[step] + (1 - self.lambda_tree) * trajectory[step]  # Eq. 10
-                weights = [run_weights[leaf] for leaf in step.leaves]
-                weight = sum(weights) if self.shared == "per-leaf" else _mean(weights)
+                weights = [run_weight(leaf, self.aggregation) for leaf in step.leaves]
+                weight = sum(weights) if self.shared == "per-leaf" else mean(weights)
                 clip_low = self.clip_low + (self.clip_low_extra if step in localized else 0.0)  # Eq. 11
                 step.terms = [Term(advantage, weight, clip_low, self.clip_high)]
 
@@ -106,21 +104,16 @@ class ELPO(Method):
 
 
 def entropy_gap(run: Node) -> float:
-    """H_tool - H_root (Eq. 4): mean entropy of the tokens written after tool outputs, less that of the first response.
-
-    A run without a tool call has nothing to search: it comes last.
-    """
+    """H_tool - H_root, mean entropies (Eq. 4); a run without a tool call has nothing to search and comes last."""
     first, *later = run.steps
-    if not later:
-        return -math.inf
-    return _mean([h for step in later for h in step.entropies]) - _mean(first.entropies)
+    return mean([h for step in later for h in step.entropies]) - mean(first.entropies) if later else -math.inf
 
 
 def step_rewards(tree: Tree) -> dict[Node, float]:
     """r(leaf) = R, r(s) = mean of r over the direct children of s (Eq. 6)."""
     rewards: dict[Node, float] = {}
     for node in reversed(tree.nodes):  # children before parents
-        rewards[node] = node.reward if node.is_leaf else _mean([rewards[child] for child in node.children])
+        rewards[node] = node.reward if node.is_leaf else mean([rewards[child] for child in node.children])
     return rewards
 
 
@@ -136,8 +129,7 @@ def branch_advantages(tree: Tree) -> dict[Node, float]:
     >>> won = tree.add(step, rollout=1, end="answer", success=True, reward=1.0)
     >>> other = tree.add(tree.root, rollout=2)
     >>> end = tree.add(other, rollout=2, end="answer", success=False, reward=0.0)
-    >>> advantage = branch_advantages(tree)
-    >>> [round(advantage[node]) for node in (step, lost, won, other, end)]
+    >>> [round(branch_advantages(tree)[node]) for node in (step, lost, won, other, end)]
     [1, -1, 1, -1, -1]
     """
     rewards = step_rewards(tree)
@@ -154,8 +146,4 @@ def branch_advantages(tree: Tree) -> dict[Node, float]:
 def trajectory_advantages(tree: Tree) -> dict[Node, float]:
     """A_trajectory(s): mean of (R - μ) / (σ + ε) over the leaves below s, μ and σ over all leaves (Eqs. 8 and 9)."""
     of_leaf = dict(zip(tree.leaves, normalize([leaf.reward for leaf in tree.leaves]), strict=True))
-    return {node: _mean([of_leaf[leaf] for leaf in node.leaves]) for node in tree.nodes}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return {node: mean([of_leaf[leaf] for leaf in node.leaves]) for node in tree.nodes}

@@ -58,13 +58,15 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"first \boxed{1}, then \boxed{\frac{1}{2}}."), last_boxed(r"\boxed{1"), last_boxed("1")
     ('\\frac{1}{2}', None, None)
     """
-    for start in reversed([match.end() for match in re.finditer(r"\\boxed\s*\{", text)]):
-        depth = 1
-        for i in range(start, len(text)):
-            depth += (text[i] == "{") - (text[i] == "}")
-            if depth == 0:
-                return text[start:i]
-    return None
+    found, last, openings = None, -1, []
+    for brace in re.finditer(r"\\boxed\s*\{|[{}]", text):  # in one pass, however many are never closed
+        if brace[0] != "}":
+            openings.append(brace)
+        elif openings:
+            opening = openings.pop()
+            if opening[0] != "{" and opening.end() > last:
+                found, last = text[opening.end() : brace.start()], opening.end()
+    return found
 
 
 def same_answer(given: str, expected: str) -> bool:
@@ -75,6 +77,13 @@ def same_answer(given: str, expected: str) -> bool:
     """
     a, b = (" ".join(text.strip().rstrip(".").lower().split()) for text in (given, expected))
     try:
-        return Decimal(a.replace(",", "")) == Decimal(b.replace(",", ""))
+        return a == b or _number(a) == _number(b)
     except InvalidOperation:
-        return a == b
+        return False
+
+
+def _number(text: str) -> Decimal:
+    """A decimal number, with commas at its thousands or without any; `12_3` and `1,2` are none."""
+    if "_" in text:  # which Python would leave out
+        raise InvalidOperation
+    return Decimal(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))

@@ -52,7 +52,7 @@ def _order(seed: int, epoch: int, n: int) -> list[int]:
 @functools.lru_cache
 def _read(path: Path) -> list[Task]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # some other line breaks may stand in a JSON string
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the tasks {path} can't be read ({error}); give the path of a JSONL file in UTF-8.") from error
     tasks = [_task(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -64,7 +64,7 @@ def _read(path: Path) -> list[Task]:
 def _task(line: str, where: str) -> Task:
     try:
         fields = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON ({error}); write one object per line.") from error
     for name in ("question", "answer"):
         value = fields.get(name) if isinstance(fields, dict) else None

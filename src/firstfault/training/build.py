@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from firstfault.errors import UserError
 from firstfault.methods import METHODS, Method
 from firstfault.tasks import TASKS, JsonlTasks, TaskSource
 from firstfault.tools import Session
+from firstfault.tools.base import describe
 
 
 def method_class(name: str) -> type[Method]:
@@ -49,8 +51,8 @@ def build_method(table: Mapping[str, Any]) -> Method:
 def build_tasks(table: Mapping[str, Any]) -> TaskSource:
     options = {key: value for key, value in table.items() if key != "name"}
     cls = tasks_class(table["name"])
-    if cls is JsonlTasks:
-        options = {"path": table["name"], **options}
+    if cls is JsonlTasks and options.setdefault("path", table["name"]) != table["name"]:
+        raise UserError(f"tasks {table['name']}: path = {options['path']!r} is another file; leave it out.")
     return validated(cls, options, where=f"tasks {table['name']}")
 
 
@@ -63,12 +65,21 @@ def build_agent(config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokeni
 
 def _own_class(name: str, base: type) -> type:
     path, _, attribute = name.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
+    file = Path(path).resolve()
+    # named by its path, which nobody imports: a user's random.py must not become everybody's
+    spec = importlib.util.spec_from_file_location(str(file), file)
+    if spec is None or spec.loader is None or not file.is_file():
         raise UserError(f"{name}: there is no Python file {path!r}; write path/to/file.py:ClassName.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module
-    spec.loader.exec_module(module)
+    sys.modules[module.__name__] = module  # where pydantic looks up what annotations name
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        place = f"line {lines[-1]} of {path}" if lines else f"the import of {path}"
+        reason = describe(error).removeprefix("Error: ").rstrip(".")
+        raise UserError(f"{name}: {place} fails with {reason}.") from error
     found = getattr(module, attribute, None)
     if not isinstance(found, type) or not issubclass(found, base):
         raise UserError(f"{name}: {path} has no class {attribute!r} derived from {base.__name__}.")
@@ -77,5 +88,5 @@ def _own_class(name: str, base: type) -> type:
 
 def _unknown(kind: str, name: str, known: Mapping[str, Any], more: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}" if near else f"choose one of {', '.join(known)}, {more}"
-    return f"there is no {kind} {name!r}; {hint}."
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}, {more}."
+    return f"there is no {kind} {name!r}; {hint}"
