@@ -59,7 +59,7 @@ def test_the_question_tells_the_operations_in_order():
             f"{ordinal} {word} {operand}."
             for ordinal, (word, operand) in zip(ORDINALS, task.info["operations"], strict=False)
         ]
-        assert task.question == " ".join([f"Start with {task.info['start']}.", *told])
+        assert task.question == "\n".join([f"Start with {task.info['start']}.", *told])
 
 
 def test_the_outputs_in_demonstrations_are_what_the_tool_prints():
