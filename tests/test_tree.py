@@ -255,7 +255,7 @@ def test_the_picture_shows_rewards_advantages_values_and_the_first_fault():
     lost.text, won.text, other.text = "It is 41.", "It is 42.", "What now?"
     assert shown(tree).splitlines() == [
         "6 × 7?",
-        "├── I calculate. → 41 → no  A -0.50  V 0.25 of 8",
+        "├── I calculate. python() → 41 search() → no  A -0.50  V 0.25 of 8",
         "│   ├── I go on.  ← first fault",
         "│   │   └── It is 41.  reward +0.00 (answer)",
         "│   └── It is 42.  reward +1.00 (answer)",

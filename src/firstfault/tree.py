@@ -261,8 +261,12 @@ class Tree:
 
 def _line(node: Node) -> Text:
     style = "" if not node.is_leaf else "green" if node.success else "red"
-    line = Text(_shorten(node.text), style=style)
+    # of a step with calls, what is said before them; some models write nothing else than the call
+    said = node.text if not node.calls else node.text.partition("<tool_call>")[0].partition("{")[0]
+    line = Text(_shorten(said, 40 if node.calls else 72), style=style)
     for call in node.calls:
+        arguments = ", ".join(str(value) for value in call.arguments.values())
+        line.append(f" {_shorten(call.name, 24)}({_shorten(arguments, 40)})", style="dim")
         line.append(f" → {_shorten(call.output, 24)}", style="yellow" if call.failed else "cyan")
     if node.is_leaf:
         line.append(f"  reward {node.reward:+.2f} ({node.end})", style=style)
