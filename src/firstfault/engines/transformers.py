@@ -70,6 +70,10 @@ class TransformersEngine:
         self.counts: Counter[str] = Counter()
         self._cache = PrefixCache(int(cache_gb * 2**30))
         self._slots = Slots(model)
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        self._ends = frozenset(
+            ends if isinstance(ends, list) else [ends]
+        )  # a model may know more ends than its template
         self._waiting: list[_Request] = []
         self._active: list[_Request] = []  # the request at position i owns slot i
         self._loop: asyncio.Task[None] | None = None
@@ -174,7 +178,7 @@ class TransformersEngine:
 
     def _stops(self, request: _Request) -> bool:
         sampling, tokens = request.sampling, request.completion.tokens
-        if tokens[-1] in sampling.stop_tokens:
+        if tokens[-1] in sampling.stop_tokens | self._ends:
             return True
         if not sampling.stop_strings:
             return False

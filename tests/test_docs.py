@@ -1,0 +1,48 @@
+"""What the README and the docs say is run or compared with the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from firstfault.config import RunConfig, read_recipe, validated
+from firstfault.methods import METHODS
+from firstfault.training.build import build_method, build_tasks, method_class
+from firstfault.training.metrics import METRICS
+from firstfault.tree import Task, Tree
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_docs_explain_every_metric():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    assert dict(rows) == METRICS
+
+
+def test_every_method_has_a_page():
+    assert {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid(recipe, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = validated(RunConfig, read_recipe(recipe), str(recipe))
+    build_method(config.method)
+    assert len(build_tasks(config.tasks).train(seed=0, first=0, n=config.batch)) == config.batch
+
+
+def test_the_readme_s_own_method_gives_credit(tmp_path):
+    source = re.search(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "my_method.py").write_text(source)
+    method = method_class(f"{tmp_path / 'my_method.py'}:Mine")()
+    tree = Tree(Task("q", "a"), prompt=[1])
+    for i, reward in enumerate([1.0, 0.0]):
+        tree.add(tree.root, rollout=i, action_tokens=[2], end="answer", success=reward > 0, reward=reward)
+    method.credit([tree])
+    assert [leaf.advantage for leaf in tree.leaves] == [0.5, -0.5]
+
+
+def test_the_docs_link_to_files_that_exist():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
