@@ -189,10 +189,11 @@ def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     _add_fields(parser.add_argument_group("settings of the run"), RunConfig)
 
     known = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    for name in ("config", *NAMED):
+    for name in ("config", "run-dir", *NAMED):
         known.add_argument(f"--{name}")
+    known.add_argument("--resume", action="store_true")
     first, _ = known.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
-    recipe = read_recipe(Path(first.config)) if "config" in first else {}
+    recipe = _recipe(first)
     for setting, find in (("method", method_class), ("tasks", tasks_class)):
         chosen = getattr(first, setting, recipe.get(setting, RunConfig.model_fields[setting].default))
         cls = find(chosen["name"] if isinstance(chosen, dict) and "name" in chosen else str(chosen))
@@ -226,6 +227,14 @@ def _config(parsed: argparse.Namespace) -> RunConfig:
         for section in sections:
             table = table.setdefault(section, {})
         table[name] = {**table.get(name, {}), "name": value} if name in NAMED and not sections else value
-    recipe = read_recipe(parsed.config) if parsed.config else {}
     where = f"{parsed.config} and flags" if parsed.config else "settings"
-    return validated(RunConfig, merge(recipe, flags), where)
+    return validated(RunConfig, merge(_recipe(parsed), flags), where)
+
+
+def _recipe(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The recipe that was named; of a run that goes on, what it was started with."""
+    path = getattr(parsed, "config", None)
+    if path is None and getattr(parsed, "resume", False):
+        started = Path(getattr(parsed, "run_dir", RunConfig.model_fields["run_dir"].default)) / "config.toml"
+        path = started if started.exists() else None
+    return read_recipe(Path(path)) if path else {}

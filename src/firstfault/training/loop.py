@@ -77,7 +77,11 @@ class Trainer:
         # what is wrong with tasks or folder shows before a model is taught or loaded
         source.train(config.seed, 0, 1)
         self.held_out = source.held_out(config.evaluation.problems)
-        self.folder.start(to_toml(config))
+        complete = {
+            "tasks": {"name": config.tasks["name"], **source.model_dump(mode="json", exclude_none=True)},
+            "method": {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)},
+        }
+        self.folder.start(to_toml(config.model_copy(update=complete)))
 
         checkpoint = self.folder.last_checkpoint() if resume else None
         self.iteration, start = checkpoint or (0, start_model(config, source, self.console))
