@@ -108,11 +108,11 @@ def report(parsed: argparse.Namespace) -> None:
 
 
 def show(parsed: argparse.Namespace) -> None:
-    from firstfault.tree import load_trees
+    from firstfault.tree import UNREADABLE, load_trees
 
     try:
         trees = list(load_trees(parsed.trees))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{parsed.trees} holds no trees ({error}); give a file from a run's trees folder.") from error
     for tree in trees[: parsed.first]:
         Console().print(tree)
@@ -188,8 +188,10 @@ def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     first, _ = known.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
     recipe = read_recipe(Path(first.config)) if "config" in first else {}
     for setting, find in (("method", method_class), ("tasks", tasks_class)):
-        chosen = getattr(first, setting, recipe.get(setting, RunConfig.model_fields[setting].default))
-        cls = find(chosen["name"] if isinstance(chosen, dict) and "name" in chosen else str(chosen))
+        default = RunConfig.model_fields[setting].default
+        chosen = getattr(first, setting, recipe.get(setting, default))
+        chosen = chosen.get("name", default["name"]) if isinstance(chosen, dict) else chosen
+        cls = find(str(chosen))
         _add_fields(parser.add_argument_group(f"options of {cls.__name__}"), cls, f"{setting}.")
 
 
@@ -221,5 +223,8 @@ def _config(parsed: argparse.Namespace) -> RunConfig:
             table = table.setdefault(section, {})
         table[name] = {**table.get(name, {}), "name": value} if name in NAMED and not sections else value
     recipe = read_recipe(parsed.config) if parsed.config else {}
+    for name in set(NAMED) - set(recipe):  # options of the default need not name it
+        if name in flags:
+            flags[name] = RunConfig.model_fields[name].default | flags[name]
     where = f"{parsed.config} and flags" if parsed.config else "settings"
     return validated(RunConfig, merge(recipe, flags), where)

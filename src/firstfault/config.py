@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AgentConfig(Section):
@@ -108,7 +108,7 @@ class RunConfig(Section):
     def _possible(self) -> RunConfig:
         for key in ("tasks", "method"):
             if not isinstance(getattr(self, key).get("name"), str):
-                raise ValueError(f'the table [{key}] needs a name, such as name = "{RunConfig().tasks["name"]}"')
+                raise ValueError(f'the table [{key}] needs a name, such as name = "{RunConfig.model_fields[key].default["name"]}"')
         if self.learner.mini_batch > self.batch:
             raise ValueError(
                 f"learner.mini_batch = {self.learner.mini_batch} exceeds batch = {self.batch}; make it smaller"
@@ -168,8 +168,8 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
                 section = section.model_fields[part].annotation
             names = list(section.model_fields)
             near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
-            hint = f"did you mean {near[0]!r}" if near else f"there are {', '.join(names)}"
-            raise UserError(f"{where}: there is no setting {place!r}; {hint}?".replace("s?", "s.")) from None
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}."
+            raise UserError(f"{where}: there is no setting {place!r}; {hint}") from None
         message = first["msg"].removeprefix("Value error, ")
         given = f"{place} = {first['input']!r}: " if place else ""
         raise UserError(f"{where}: {given}{message[0].lower()}{message[1:]}.") from None

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from firstfault.agent.chat import Chat, ParsedCall
 from firstfault.engines.base import Engine, Sampling
+from firstfault.errors import UserError
 from firstfault.tools.base import Session
 from firstfault.tree import Call, Node, Task, Tree
 
@@ -126,6 +127,12 @@ class Rollouts:
         return node
 
     async def __aenter__(self) -> Rollouts:
+        prompt = len(self.tree.root.tokens)
+        if prompt >= self.agent.max_context:
+            raise UserError(
+                f"the prompt of task {self.tree.task.id!r} has {prompt} tokens, which leaves no room in "
+                f"agent.max_context = {self.agent.max_context}; make it larger."
+            )
         self.agent.engine.turnstile.enter()
         self._sessions[self.tree.root] = self.agent.session.fork()
         return self

@@ -21,7 +21,7 @@ class Method(BaseModel):
     their nodes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     paper: ClassVar[str]
 
