@@ -151,7 +151,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     def verb(function: Any, name: str, help: str, usage: str = "") -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, argument_default=argparse.SUPPRESS,
-                                 usage=usage and f"firstfault {name} {usage}")  # fmt: skip
+                                 allow_abbrev=False, usage=usage and f"firstfault {name} {usage}")  # fmt: skip
         added.set_defaults(run=function, parser=added)
         return added
 

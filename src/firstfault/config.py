@@ -32,6 +32,11 @@ class AgentConfig(Section):
     max_context: int = Field(4096, ge=16, description="tokens of one run, prompt included")
     stop: list[str] = Field([], description="strings that end a step, besides the template's own end of turn")
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
 
 class EngineConfig(Section):
     max_batch: int = Field(256, ge=1, description="most completions decoded together")

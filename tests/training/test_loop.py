@@ -145,7 +145,6 @@ def test_config_toml_gives_the_run_again(train, tmp_path):
 
 
 RESUMED = {
-    "a checkpoint each": ["--checkpoint-every", "1"],
     "Muon": ["--checkpoint-every", "1", "--optimizer.name", "muon"],
     "evaluated each": ["--checkpoint-every", "1", "--evaluation.every", "1"],
     "several passes": ["--checkpoint-every", "1", "--learner.epochs", "2", "--method", "grpo"],
@@ -173,23 +172,13 @@ def test_killed_run_goes_on_to_the_same_end(train, start, tmp_path):
     assert_same_run(train("whole", "--steps", steps), train("killed", "--steps", steps, "--resume"))
 
 
-def test_iterations_after_the_checkpoint_are_computed_again(train):
-    whole = train("whole", "--steps", "4", "--checkpoint-every", "2")
-    torn = train("torn", "--steps", "3", "--checkpoint-every", "2")
-    for leftover in (torn / "checkpoints").glob("step-0003*"):  # as if it had been killed before its last checkpoint
-        leftover.rename(leftover.with_suffix(".part"))
-    evaluation = RunFolder(torn).read_evaluation()
-    RunFolder(torn).evaluation.write_text(json.dumps(evaluation[:1]))
-    assert_same_run(whole, train("torn", "--steps", "4", "--checkpoint-every", "2", "--resume"))
-
-
-def test_line_that_a_crash_cut_short_is_survived(train):
-    whole, torn = train("whole", "--steps", "3", "--checkpoint-every", "1"), train("torn", "--checkpoint-every", "1")
+def test_what_a_crash_leaves_is_survived(train):
+    whole, torn = (train(name, "--steps", "3", "--checkpoint-every", "2") for name in ("whole", "torn"))
+    (torn / "checkpoints" / "step-0003").rename(torn / "checkpoints" / "step-0003.part")
+    (torn / "trees" / "step-0004.jsonl.part").touch()
     with (torn / "metrics.jsonl").open("a") as file:
-        file.write('{"iteration": 3, "succ')
-    evaluation = RunFolder(torn).read_evaluation()
-    RunFolder(torn).evaluation.write_text(json.dumps(evaluation[:1]))
-    assert_same_run(whole, train("torn", "--steps", "3", "--checkpoint-every", "1", "--resume"))
+        file.write('{"iteration": 4, "succ')
+    assert_same_run(whole, train("torn", "--steps", "3", "--checkpoint-every", "2", "--resume"))
 
 
 def test_run_resumed_before_its_first_iteration_is_evaluated_once(train):
@@ -250,7 +239,7 @@ def test_interrupted_run_says_so_and_goes_on(train, start, tmp_path):
 FULL = {
     "at the first checkpoint's weights": (60_000, ["--method.rollouts", "4"]),
     "at a later checkpoint's optimizer": (200_000, ["--method.rollouts", "4"]),
-    "at the trees": (130_000, ["--method.rollouts", "128", "--checkpoint-every", "2"]),
+    "at the trees": (130_000, ["--method.rollouts", "64", "--steps", "1"]),
 }
 
 
@@ -294,42 +283,50 @@ def test_saving_hides_no_bug(tmp_path):
 # the folder
 
 
-def test_metrics_have_the_documented_names(train):
-    for row in RunFolder(train("run")).read_metrics():
+@pytest.fixture(scope="module")
+def finished(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two iterations."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["train", *flags, *METHODS["elpo"], "--run-dir", str(folder)]) == 0
+    return folder
+
+
+def test_metrics_have_the_documented_names(finished):
+    for row in RunFolder(finished).read_metrics():
         assert row.keys() == METRICS.keys()
 
 
-def test_trees_of_each_iteration_can_be_read(train):
-    folder = train("run")
+def test_trees_of_each_iteration_can_be_read(finished):
+    folder = finished
     for iteration in (1, 2):
         grown = list(load_trees(RunFolder(folder).trees(iteration)))
         assert [tree.key for tree in grown] == [(0, iteration, number) for number in range(4)]
         assert all(len(tree.leaves) == 8 for tree in grown)
 
 
-def test_times_are_not_in_the_trees(train):
-    text = gzip.decompress((train("run") / "trees" / "step-0001.jsonl.gz").read_bytes()).decode()
+def test_times_are_not_in_the_trees(finished):
+    text = gzip.decompress((finished / "trees" / "step-0001.jsonl.gz").read_bytes()).decode()
     assert '"calls": [{' in text and '"seconds"' not in text
 
 
-def test_evaluation_before_and_after(train):
-    records = RunFolder(train("run")).read_evaluation()
+def test_evaluation_before_and_after(finished):
+    records = RunFolder(finished).read_evaluation()
     assert [record["iteration"] for record in records] == [0, 2]
     for record in records:
         for kind in ("sampled", "greedy"):
             assert 0 <= record[f"{kind}_low"] <= record[kind] <= record[f"{kind}_high"] <= 1
 
 
-def test_report_is_written(train):
-    assert "<svg" in (train("run") / "report.html").read_text()
+def test_report_is_written(finished):
+    assert "<svg" in (finished / "report.html").read_text()
 
 
-def test_nothing_half_done_is_left(train):
-    assert not list(train("run").rglob("*.part"))
+def test_nothing_half_done_is_left(finished):
+    assert not list(finished.rglob("*.part"))
 
 
-def test_checkpoint_is_a_model_like_any_other(train):
-    checkpoint = RunFolder(train("run")).last_checkpoint()[1]
+def test_checkpoint_is_a_model_like_any_other(finished):
+    checkpoint = RunFolder(finished).last_checkpoint()[1]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
     chat = [{"role": "user", "content": "Start with 1.\nFirst add 2."}]
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -342,11 +339,15 @@ def test_tensorboard_writes_events(train):
     assert list(train("run", "--tracker", "tensorboard", "--steps", "1").rglob("events.out.tfevents.*"))
 
 
-def test_jsonl_tasks_train(train, tmp_path):
-    data = tmp_path / "sums.jsonl"
+def test_jsonl_tasks_train(tiny_policy, tmp_path):
+    data, folder = tmp_path / "sums.jsonl", tmp_path / "run"
     data.write_text("".join(json.dumps({"question": f"Start with {i}.", "answer": i}) + "\n" for i in range(3)))
-    flags = ("--tasks", str(data), "--tasks.held-out-path", str(data), "--agent.max-context", "512")
-    folder = train("run", "--steps", "1", *flags)
+    code = main([
+        *("train", "--model", str(tiny_policy), "--run-dir", str(folder), "--steps", "1", "--batch", "4"),
+        *("--tasks", str(data), "--tasks.held-out-path", str(data), "--evaluation.samples", "1"),
+        *("--method.rollouts", "2", "--agent.max-new-tokens", "32", "--agent.max-context", "512"),
+    ])  # fmt: skip
+    assert code == 0
     questions = [tree.task.question for tree in load_trees(RunFolder(folder).trees(1))]
     assert len(questions) == 4 and len(set(questions)) == 3
-    assert RunFolder(folder).read_evaluation()[0]["problems"] == 2
+    assert RunFolder(folder).read_evaluation()[0]["problems"] == 3

@@ -150,6 +150,8 @@ class Trainer:
             record = await validate(self.agent, self.held_out, samples=config.samples, seed=self.config.seed,
                                     done=lambda n: bar.advance(task, n))  # fmt: skip
         self.folder.log_evaluation({"iteration": self.iteration, **record})
+        # prefixes that the engine still knows would make the next iteration unlike that of a resumed run
+        self.engine.load(self.learner.weights())
 
     def _state(self) -> dict:
         return {"learner": self.learner.state(), "iteration": self.iteration}
