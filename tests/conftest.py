@@ -4,7 +4,7 @@ models."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -153,3 +153,49 @@ def make_model() -> Callable[..., PreTrainedModel]:
         return model
 
     return make
+
+
+# Its reward is what no policy lacks both ways, however untaught: so there is something to learn, and to search for.
+PARITY = """
+from firstfault.tasks import Arithmetic
+
+
+class Parity(Arithmetic):
+    def judge(self, task, answer):
+        success = len(answer) % 2 == 0
+        return success, float(success)
+"""
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of tiny policies, instead of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("FIRSTFAULT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(cache: Path) -> Path:
+    """The folder of a policy of one layer, taught for a second: it calls its tool, and is no good."""
+    from firstfault.config import ColdStartConfig
+    from firstfault.tasks import Arithmetic
+    from firstfault.training.cold_start import cold_start
+
+    config = ColdStartConfig(steps=80, batch=16, width=32, layers=1)
+    return cold_start(Arithmetic(operations_min=1, operations_max=2), config)
+
+
+@pytest.fixture(scope="session")
+def flags(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """`firstfault train` with these takes a tenth of a second an iteration."""
+    source = tmp_path_factory.mktemp("tasks") / "parity.py"
+    source.write_text(PARITY)
+    return [
+        *("--model", str(tiny_policy), "--tasks", f"{source}:Parity", "--threads", "1"),
+        *("--tasks.operations-min", "1", "--tasks.operations-max", "2"),
+        *("--batch", "4", "--learner.mini-batch", "2", "--optimizer.lr", "1e-3", "--steps", "2"),
+        *("--agent.max-new-tokens", "32", "--agent.max-steps", "4", "--agent.max-context", "256"),
+        *("--evaluation.problems", "2", "--evaluation.samples", "1"),
+    ]

@@ -114,11 +114,11 @@ def report(parsed: argparse.Namespace) -> None:
 
 
 def show(parsed: argparse.Namespace) -> None:
-    from firstfault.tree import load_trees
+    from firstfault.tree import UNREADABLE, load_trees
 
     try:
         trees = list(load_trees(parsed.trees))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{parsed.trees} holds no trees ({error}); give a file from a run's trees folder.") from error
     for tree in trees[: parsed.first]:
         Console().print(tree)
@@ -157,7 +157,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     def verb(function: Any, name: str, help: str, usage: str = "") -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, argument_default=argparse.SUPPRESS,
-                                 usage=usage and f"firstfault {name} {usage}")  # fmt: skip
+                                 allow_abbrev=False, usage=usage and f"firstfault {name} {usage}")  # fmt: skip
         added.set_defaults(run=function, parser=added)
         return added
 
@@ -195,8 +195,10 @@ def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     first, _ = known.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
     recipe = _recipe(first)
     for setting, find in (("method", method_class), ("tasks", tasks_class)):
-        chosen = getattr(first, setting, recipe.get(setting, RunConfig.model_fields[setting].default))
-        cls = find(chosen["name"] if isinstance(chosen, dict) and "name" in chosen else str(chosen))
+        default = RunConfig.model_fields[setting].default
+        chosen = getattr(first, setting, recipe.get(setting, default))
+        chosen = chosen.get("name", default["name"]) if isinstance(chosen, dict) else chosen
+        cls = find(str(chosen))
         _add_fields(parser.add_argument_group(f"options of {cls.__name__}"), cls, f"{setting}.")
 
 
@@ -227,8 +229,12 @@ def _config(parsed: argparse.Namespace) -> RunConfig:
         for section in sections:
             table = table.setdefault(section, {})
         table[name] = {**table.get(name, {}), "name": value} if name in NAMED and not sections else value
+    recipe = _recipe(parsed)
+    for name in set(NAMED) - set(recipe):  # options of the default need not name it
+        if name in flags:
+            flags[name] = RunConfig.model_fields[name].default | flags[name]
     where = f"{parsed.config} and flags" if parsed.config else "settings"
-    return validated(RunConfig, merge(_recipe(parsed), flags), where)
+    return validated(RunConfig, merge(recipe, flags), where)
 
 
 def _recipe(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AgentConfig(Section):
@@ -31,6 +31,11 @@ class AgentConfig(Section):
     max_steps: int = Field(16, ge=1, description="steps of one run")
     max_context: int = Field(4096, ge=16, description="tokens of one run, prompt included")
     stop: list[str] = Field([], description="strings that end a step, besides the template's own end of turn")
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class EngineConfig(Section):
@@ -108,7 +113,9 @@ class RunConfig(Section):
     def _possible(self) -> RunConfig:
         for key in ("tasks", "method"):
             if not isinstance(getattr(self, key).get("name"), str):
-                raise ValueError(f'the table [{key}] needs a name, such as name = "{RunConfig().tasks["name"]}"')
+                raise ValueError(
+                    f'the table [{key}] needs a name, such as name = "{RunConfig.model_fields[key].default["name"]}"'
+                )
         if self.learner.mini_batch > self.batch:
             raise ValueError(
                 f"learner.mini_batch = {self.learner.mini_batch} exceeds batch = {self.batch}; make it smaller"
@@ -168,7 +175,7 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
                 section = section.model_fields[part].annotation
             names = list(section.model_fields)
             near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}."
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}."
             raise UserError(f"{where}: there is no setting {place!r}; {hint}") from None
         message = first["msg"].removeprefix("Value error, ")
         given = f"{place} = {first['input']!r}: " if place else ""

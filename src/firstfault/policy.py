@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from firstfault.errors import UserError
+
+logging.disable_progress_bar()  # a bar per file of weights would tear ours apart
 
 
 def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -13,7 +17,7 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(
             f"the model {name!r} can't be loaded ({reason[:200]}); give a folder written by save_pretrained, the id "

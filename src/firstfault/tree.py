@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,7 +35,10 @@ class Task:
 
 @dataclass
 class Call:
-    """One tool call of a step, as the agent wrote it, and what came of it. `failed` says why it gave no result."""
+    """One tool call of a step, as the agent wrote it, and what came of it. `failed` says why it gave no result.
+
+    `seconds` is not saved: equal runs give equal files.
+    """
 
     name: str
     arguments: dict[str, Any]
@@ -218,7 +222,7 @@ class Tree:
     def to_json(self) -> str:
         def plain(node: Node) -> dict[str, Any]:
             values = {k: v for k, v in vars(node).items() if k not in _PLACE and v != _DEFAULTS[k]}
-            values["calls"] = [asdict(call) for call in node.calls]
+            values["calls"] = [{k: v for k, v in asdict(call).items() if k != "seconds"} for call in node.calls]
             values["terms"] = [asdict(term) for term in node.terms]
             return {"parent": node.parent.index if node.parent else None, "rollout": node.rollout, **values}
 
@@ -295,6 +299,10 @@ def save_trees(trees: Iterable[Tree], path: Path) -> None:
             # half of a surrogate pair, which JSON can hold and UTF-8 can't, is written as JSON's \ud800
             file.write(tree.to_json().encode(errors="backslashreplace") + b"\n")
     partial.replace(path)
+
+
+# what `load_trees` raises on a file that is none of ours
+UNREADABLE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError)
 
 
 def load_trees(path: Path) -> Iterator[Tree]:

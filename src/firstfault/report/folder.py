@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from firstfault.errors import UserError
-from firstfault.tree import Tree, load_trees
+from firstfault.tree import UNREADABLE, Tree, load_trees
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ def _chosen_trees(folder: Path, each: int) -> Iterator[tuple[int, Tree]]:
     for iteration in sorted({min(files), max(files)}) if files else []:
         try:
             best = heapq.nlargest(each, load_trees(files[iteration]), key=telling)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise UserError(
                 f"{files[iteration]} can't be read ({error}): restore it as the run wrote it, or remove it."
             ) from error

@@ -29,7 +29,7 @@ class TaskSource(BaseModel):
         system: the system prompt of every task, if any.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     system: ClassVar[str | None] = None
 

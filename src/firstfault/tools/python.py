@@ -191,7 +191,8 @@ class _Worker:
         command = [sys.executable, *OPTIONS, script, self.limits]
         with theirs:
             try:
-                self.process = subprocess.Popen(command, stdin=theirs, env=ENVIRONMENT)
+                # in a group of its own: Ctrl-C is for this process, which then ends the worker
+                self.process = subprocess.Popen(command, stdin=theirs, env=ENVIRONMENT, process_group=0)
             except OSError as error:
                 self.socket.close()
                 raise UserError(f"the Python tool can't start a worker process: {error}") from error

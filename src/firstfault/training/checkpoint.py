@@ -23,7 +23,10 @@ def saving(path: Path) -> Iterator[None]:
     """Turns a failed write into a sentence. torch and safetensors have errors of their own for a full disk."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except Exception as error:
+        # tokenizers raises a bare Exception
+        if not isinstance(error, OSError | SafetensorError | RuntimeError) and type(error) is not Exception:
+            raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
             f"{path} can't be written ({reason}); what was saved before is whole. Make room, then go on with --resume."
@@ -50,8 +53,8 @@ class RunFolder:
 
     def last_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint and its iteration."""
-        found = sorted(p for p in (self.path / "checkpoints").glob("step-*") if p.suffix != ".part")
-        return (int(found[-1].name.removeprefix("step-")), found[-1]) if found else None
+        found = [p for p in (self.path / "checkpoints").glob("step-*") if p.suffix != ".part"]
+        return max(((_iteration(path), path) for path in found), default=None)
 
     def start(self, config_toml: str) -> None:
         with saving(self.path):
@@ -66,7 +69,7 @@ class RunFolder:
             write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
             write_whole(self.evaluation, json.dumps(records, indent=1))
             for path in self.path.glob("trees/step-*"):
-                if path > self.trees(iteration):
+                if _iteration(path) > iteration:
                     path.unlink()
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -86,7 +89,9 @@ class RunFolder:
 
     def log_evaluation(self, record: Mapping[str, Any]) -> None:
         with saving(self.evaluation):
-            write_whole(self.evaluation, json.dumps([*self.read_evaluation(), record], indent=1))
+            # a resumed run may evaluate again where it stands
+            earlier = [r for r in self.read_evaluation() if r["iteration"] != record["iteration"]]
+            write_whole(self.evaluation, json.dumps([*earlier, record], indent=1))
 
     def save_checkpoint(
         self, iteration: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any]
@@ -102,6 +107,10 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
             partial.rename(path)
         return path
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name.split(".")[0].removeprefix("step-"))
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

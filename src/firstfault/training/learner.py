@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from firstfault.attention import autocast, hidden_states, logits, use_planned_attention
 from firstfault.config import LearnerConfig, OptimizerConfig
+from firstfault.errors import UserError
 from firstfault.losses import TermBatch
 from firstfault.training.pack import Packed, pack, unique_tokens
 from firstfault.tree import Tree
@@ -53,8 +54,14 @@ class Learner:
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Take over the optimizers' moments; learning rates and decay stay as configured here."""
+        if len(state["optimizers"]) != len(self.optimizers):
+            raise UserError("the checkpoint was written with another optimizer; set optimizer.name as it was.")
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            configured = [dict(group, params=None) for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
+            for group, own in zip(optimizer.param_groups, configured, strict=True):
+                group.update(own, params=group["params"])
 
     def update(self, trees: Sequence[Tree], loss: Loss, seed: tuple[int, ...] = ()) -> dict[str, float]:
         """Train on a batch: `epochs` times over its trees in an order drawn from `seed`, an update per mini-batch.

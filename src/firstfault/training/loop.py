@@ -18,7 +18,7 @@ from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.tasks.base import TaskSource
 from firstfault.training.build import build_agent
-from firstfault.training.checkpoint import RunFolder, load_state
+from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner
 from firstfault.training.metrics import tree_metrics
@@ -139,7 +139,8 @@ class Trainer:
             "seconds_explore": explored - start,
             "seconds_update": updated - explored,
         }
-        save_trees(trees, self.folder.trees(self.iteration))
+        with saving(self.folder.trees(self.iteration)):
+            save_trees(trees, self.folder.trees(self.iteration))
         self.folder.log(row)
         self.accelerator.log(row, step=self.iteration)
         return row
@@ -153,6 +154,8 @@ class Trainer:
             record = await validate(self.agent, self.held_out, samples=config.samples, seed=self.config.seed,
                                     done=lambda n: bar.advance(task, n))  # fmt: skip
         self.folder.log_evaluation({"iteration": self.iteration, **record})
+        # prefixes that the engine still knows would make the next iteration unlike that of a resumed run
+        self.engine.load(self.learner.weights())
 
     def _state(self) -> dict:
         return {"learner": self.learner.state(), "iteration": self.iteration}
