@@ -17,7 +17,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# torch first and pinned: looser requirements may bring another build of several gigabytes
+# torch first, at the version that everything here was tested with
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0

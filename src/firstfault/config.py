@@ -95,6 +95,7 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, description="of tasks, sampling and order")
     checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="where metrics also go")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA GPU where there is one")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
 
     agent: AgentConfig = AgentConfig()

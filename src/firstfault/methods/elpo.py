@@ -95,7 +95,8 @@ class ELPO(Method):
         evidence = any(probe.successes for verdict in tree.verdicts for probe in verdict.probes)
         localized: set[Node] = set()
         for verdict in tree.verdicts:
-            verdict.marked = verdict.step <= verdict.steps and (self.literal or (verdict.finished and evidence))
+            believed = self.literal or (verdict.finished and verdict.probes and evidence)
+            verdict.marked = bool(believed and verdict.step <= verdict.steps)
             if verdict.marked:
                 critical = tree.nodes[verdict.leaf].steps[verdict.step - 1]
                 critical.critical = True

@@ -35,6 +35,8 @@ class GRPO(Method):
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
             advantages = normalize([leaf.reward for leaf in tree.leaves])
+            for step in tree.steps:
+                step.terms = []
             for leaf, advantage in zip(tree.leaves, advantages, strict=True):
                 credit_run(leaf, advantage, aggregation=self.aggregation,
                            clip_low=self.clip_low, clip_high=self.clip_high)  # fmt: skip

@@ -116,12 +116,12 @@ def _totals(run: RunFolder) -> list[tuple[str, str, str]]:
     def remark(name: str, words: str) -> str:
         return "" if total.get(name) is None else f"{number(total[name])} {words}"
 
-    stages = [v for name, v in total.items() if name.startswith("seconds_") and v is not None]
-    seconds = total.get("seconds") if total.get("seconds") is not None else sum(stages) if stages else None
+    stages = [total[name] for name in ("seconds_explore", "seconds_update") if total.get(name) is not None]
+    seconds = sum(stages) if stages else None
     tiles = [("iterations", number(len(run.metrics)), "")]
     for name, words, note in (
         ("rollouts", "rollouts", remark("probes", "of them probes")),
-        ("generated_tokens", "generated tokens", remark("computed_tokens", "computed in training")),
+        ("generated_tokens", "generated tokens", remark("computed_tokens", "computed while sampling")),
         ("tool_calls", "tool calls", remark("tool_failures", "failed")),
     ):
         if total.get(name) is not None:

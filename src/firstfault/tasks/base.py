@@ -45,6 +45,14 @@ class TaskSource(BaseModel):
         """The tools that the tasks are meant to be solved with."""
         raise NotImplementedError
 
+    def demonstrate(self, task: Task) -> list[Turn]:
+        """How an agent might solve a task, from which the tiny policy is taught; sources need not have any."""
+        raise NotImplementedError
+
+    def lesson(self, progress: float) -> TaskSource:
+        """The tasks to demonstrate when a share `progress` of the lessons is over: easy ones first, if that helps."""
+        return self
+
     def judge(self, task: Task, answer: str) -> tuple[bool, float]:
         r"""Whether the last `\boxed{}` of an answer holds the task's answer; the reward is 1 or 0."""
         boxed = last_boxed(answer)

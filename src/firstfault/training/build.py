@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from firstfault.agent.chat import Chat
 from firstfault.agent.rollouts import Agent
-from firstfault.config import AgentConfig, validated
+from firstfault.config import AgentConfig, RunConfig, validated
 from firstfault.engines.base import Engine, Sampling
 from firstfault.errors import UserError
 from firstfault.methods import METHODS, Method
@@ -51,9 +52,16 @@ def build_method(table: Mapping[str, Any]) -> Method:
 def build_tasks(table: Mapping[str, Any]) -> TaskSource:
     options = {key: value for key, value in table.items() if key != "name"}
     cls = tasks_class(table["name"])
-    if cls is JsonlTasks and options.setdefault("path", table["name"]) != table["name"]:
+    if cls is JsonlTasks and Path(options.setdefault("path", table["name"])) != Path(table["name"]):
         raise UserError(f"tasks {table['name']}: path = {options['path']!r} is another file; leave it out.")
     return validated(cls, options, where=f"tasks {table['name']}")
+
+
+def uses_cpu(config: RunConfig) -> bool:
+    """Whether a run computes on the CPU: where it must, and where there is no CUDA GPU (others lack float64)."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = cuda, but this torch finds no CUDA GPU; install one that does, or set device = cpu.")
+    return config.device == "cpu" or not torch.cuda.is_available()
 
 
 def build_agent(config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokenizerBase, source: TaskSource) -> Agent:

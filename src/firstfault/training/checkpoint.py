@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from firstfault.config import RunConfig, to_toml
 from firstfault.errors import UserError
 
 STATE = "training_state.pt"
+# what may differ when a run goes on
+CHANGEABLE = {"run_dir", "steps", "checkpoint_every", "evaluation", "tracker", "threads", "device"}
 
 
 @contextlib.contextmanager
@@ -56,10 +61,23 @@ class RunFolder:
         found = [p for p in (self.path / "checkpoints").glob("step-*") if p.suffix != ".part"]
         return max(((_iteration(path), path) for path in found), default=None)
 
-    def start(self, config_toml: str) -> None:
+    def create(self) -> None:
         with saving(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path / "config.toml", config_toml)
+
+    def write_config(self, config: RunConfig) -> None:
+        with saving(self.path):
+            write_whole(self.path / "config.toml", to_toml(config))
+
+    def check_same(self, config: RunConfig) -> None:
+        """Refuse to go on with settings under which the run would not have come this far."""
+        started = tomllib.loads((self.path / "config.toml").read_text())
+        for name, value in tomllib.loads(to_toml(config)).items():
+            if name not in CHANGEABLE and value != started.get(name):
+                raise UserError(
+                    f"{self.path} was started with {name} = {started.get(name)}, not {value}; go on with "
+                    "--resume and --run-dir alone, or give another --run-dir."
+                )
 
     def rewind(self, iteration: int) -> None:
         """Forget what came after `iteration`: it will be computed again, to the same end."""
@@ -114,7 +132,13 @@ def _iteration(path: Path) -> int:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    return torch.load(checkpoint / STATE, weights_only=True)
+    try:
+        return torch.load(checkpoint / STATE, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{checkpoint / STATE} can't be read ({str(error).splitlines()[0]}); remove {checkpoint} to go on from an "
+            "earlier checkpoint."
+        ) from error
 
 
 def write_whole(path: Path, text: str) -> None:

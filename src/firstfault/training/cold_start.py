@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,7 +20,7 @@ from firstfault.tasks.base import TaskSource
 from firstfault.training.checkpoint import saving
 from firstfault.training.learner import Learner
 from firstfault.training.progress import progress
-from firstfault.training.tiny import tiny_model, tiny_tokenizer
+from firstfault.training.tiny import TEMPLATE, tiny_model, tiny_tokenizer
 from firstfault.tree import Task, Term, Tree
 
 Progress = Callable[[int], None]
@@ -40,15 +40,27 @@ def start_model(config: RunConfig, source: TaskSource, console: Console) -> str:
 def cold_start(source: TaskSource, config: ColdStartConfig, done: Progress = lambda n: None) -> Path:
     """The folder of the tiny policy for these tasks, taught now if it is not in the user's cache yet.
 
-    The cache is `$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; the folder's name is a hash of all that matters.
+    The cache is `$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; the folder's name is a hash of the recipe: the
+    settings, a sample of the demonstrations, and what the policy is told of its tools.
     """
-    if not hasattr(source, "demonstrate"):
+    try:
+        sample = [[task.question, *(asdict(turn) for turn in source.demonstrate(task))]
+                  for task in source.train(config.seed, 0, 50)]  # fmt: skip
+    except NotImplementedError:
         raise UserError(
             f"{type(source).__name__} has no demonstrations to teach the tiny policy from; give a model that can "
             "already use tools, with --model."
-        )
-    recipe = {"version": __version__, "tasks": type(source).__name__, **source.model_dump(mode="json"),
-              "cold_start": config.model_dump()}  # fmt: skip
+        ) from None
+    schemas = [tool.schema for tool in source.tools()]
+    recipe = [
+        __version__,
+        source.model_dump(mode="json"),
+        config.model_dump(),
+        source.system,
+        schemas,
+        TEMPLATE,
+        sample,
+    ]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("FIRSTFAULT_CACHE") or Path.home() / ".cache" / "firstfault")
     folder = cache / f"tiny-{key}"
@@ -82,7 +94,7 @@ def _teach(source: TaskSource, config: ColdStartConfig, folder: Path, done: Prog
             partial.rename(folder)
 
 
-def demonstration(source: Any, task: Task, chat: Chat) -> Tree:
+def demonstration(source: TaskSource, task: Task, chat: Chat) -> Tree:
     """A demonstration as a tree of one run, a term on every step."""
     tree = Tree(task, chat.prompt(task.question))
     node = tree.root

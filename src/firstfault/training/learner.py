@@ -100,6 +100,11 @@ class Learner:
             sums["trained_tokens"] += len(packed.tokens)
             _measure(terms, packed, entropies, sums)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        if not norm.isfinite():
+            raise UserError(
+                f"the gradient is {norm.item()}: training diverged, and the newest checkpoint is from before; go on "
+                "from it with a lower learning rate."
+            )
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -179,20 +184,14 @@ def _measure(terms: TermBatch, packed: Packed, entropies: Tensor, sums: dict[str
 
 
 def _means(sums: dict[str, float]) -> dict[str, float]:
-    def mean(name: str, over: str) -> float:
-        return sums[name] / sums[over] if sums[over] else 0.0
-
-    return {
-        "loss": mean("loss", "updates"),
-        "gradient_norm": mean("gradient_norm", "updates"),
-        "entropy": mean("entropy", "action_tokens"),
-        "kl_sampler": mean("kl_sampler", "terms"),
-        "ratio_mean": mean("ratio_mean", "terms"),
-        "ratio_distance": mean("ratio_distance", "terms"),
-        "clip_share": mean("clip_share", "terms"),
-        "clip_share_localized": mean("clip_share_localized", "localized_terms"),
-        "localized_share": mean("localized_terms", "terms"),
-        "updates": sums["updates"],
-        "skipped_updates": sums["skipped_updates"],
-        "trained_tokens": sums["trained_tokens"],
+    """What an iteration that had no gradient can't tell is left out."""
+    over = {
+        "updates": ("loss", "gradient_norm"),
+        "action_tokens": ("entropy",),
+        "terms": ("kl_sampler", "ratio_mean", "ratio_distance", "clip_share", "localized_terms"),
+        "localized_terms": ("clip_share_localized",),
     }
+    means = {name: sums[name] / sums[count] for count, names in over.items() for name in names if sums[count]}
+    if "localized_terms" in means:
+        means["localized_share"] = means.pop("localized_terms")
+    return {**means, **{name: sums[name] for name in ("updates", "skipped_updates", "trained_tokens")}}

@@ -11,13 +11,13 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from firstfault.agent.rollouts import Agent, Rollouts
-from firstfault.config import RunConfig, to_toml
+from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.tasks.base import TaskSource
-from firstfault.training.build import build_agent
+from firstfault.training.build import build_agent, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner
@@ -67,13 +67,12 @@ class Trainer:
             raise UserError(f"{config.run_dir} holds a run already; go on with --resume, or give another --run-dir.")
         if config.threads:
             torch.set_num_threads(config.threads)
-        try:
-            log_with = None if config.tracker == "none" else config.tracker
-            self.accelerator = Accelerator(log_with=log_with, project_dir=config.run_dir)
-        except (ImportError, ValueError) as error:
+        log_with = [] if config.tracker == "none" else [config.tracker]
+        self.accelerator = Accelerator(log_with=log_with, project_dir=config.run_dir, cpu=uses_cpu(config))
+        if len(self.accelerator.log_with) < len(log_with):  # accelerate leaves out what is not installed
             raise UserError(
-                f"tracker {config.tracker}: {error}; pip install 'firstfault[{config.tracker}]'."
-            ) from error
+                f"the tracker {config.tracker} is not installed: pip install 'firstfault[{config.tracker}]'."
+            )
         # what is wrong with tasks or folder shows before a model is taught or loaded
         source.train(config.seed, 0, 1)
         self.held_out = source.held_out(config.evaluation.problems)
@@ -81,28 +80,39 @@ class Trainer:
             "tasks": {"name": config.tasks["name"], **source.model_dump(mode="json", exclude_none=True)},
             "method": {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)},
         }
-        self.folder.start(to_toml(config.model_copy(update=complete)))
-
+        config = config.model_copy(update=complete)
+        self.folder.create()
         checkpoint = self.folder.last_checkpoint() if resume else None
+        if checkpoint:
+            self.folder.check_same(config)
         self.iteration, start = checkpoint or (0, start_model(config, source, self.console))
         model, self.tokenizer = load_policy(str(start), self.accelerator.device)
         self.learner = Learner(model, config.optimizer, config.learner, temperature=config.agent.temperature)
         if checkpoint:
-            self.learner.load_state(load_state(start)["learner"])
+            self.learner.load_state(load_state(start))
         self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
         self.agent = build_agent(config.agent, self.engine, self.tokenizer, source)
+        self.folder.write_config(config)
         self.folder.rewind(self.iteration)
 
     def train(self) -> None:
         """Run all iterations that are left."""
-        asyncio.run(self._train())
+
+        async def run() -> None:
+            try:
+                await self._train()
+            finally:
+                await self.agent.session.close()
+                self.accelerator.end_training()
+
+        asyncio.run(run())
 
     async def _train(self) -> None:
         config = self.config
         if config.tracker != "none":
             self.accelerator.init_trackers("firstfault", config={"run": config.model_dump_json()})
         if self.iteration == 0:
-            self.folder.save_checkpoint(0, self.learner.model, self.tokenizer, self._state())
+            self.folder.save_checkpoint(0, self.learner.model, self.tokenizer, self.learner.state())
             await self._evaluate()
         with progress(self.console) as bar:
             task = bar.add_task("training", total=config.steps, completed=self.iteration, unit="iterations")
@@ -113,11 +123,11 @@ class Trainer:
                 if every and self.iteration % every == 0 and self.iteration < config.steps:
                     await self._evaluate()
                 if self.iteration % config.checkpoint_every == 0 or self.iteration == config.steps:
-                    self.folder.save_checkpoint(self.iteration, self.learner.model, self.tokenizer, self._state())
+                    self.folder.save_checkpoint(
+                        self.iteration, self.learner.model, self.tokenizer, self.learner.state()
+                    )
         if config.steps:
             await self._evaluate()
-        await self.agent.session.close()
-        self.accelerator.end_training()
 
     async def _iterate(self) -> dict[str, float]:
         self.iteration += 1
@@ -156,6 +166,3 @@ class Trainer:
         self.folder.log_evaluation({"iteration": self.iteration, **record})
         # prefixes that the engine still knows would make the next iteration unlike that of a resumed run
         self.engine.load(self.learner.weights())
-
-    def _state(self) -> dict:
-        return {"learner": self.learner.state(), "iteration": self.iteration}

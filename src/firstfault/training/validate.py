@@ -18,7 +18,7 @@ from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.policy import load_policy
 from firstfault.tasks import JsonlTasks
-from firstfault.training.build import build_agent, build_tasks
+from firstfault.training.build import build_agent, build_tasks, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.training.progress import progress
 from firstfault.tree import Task, Tree
@@ -76,7 +76,7 @@ def evaluate_model(config: RunConfig, console: Console) -> dict[str, Any]:
         )
     if config.threads:
         torch.set_num_threads(config.threads)
-    model, tokenizer = load_policy(start_model(config, source, console), PartialState().device)
+    model, tokenizer = load_policy(start_model(config, source, console), PartialState(cpu=uses_cpu(config)).device)
     agent = build_agent(
         config.agent, TransformersEngine(model, tokenizer, **config.engine.model_dump()), tokenizer, source
     )
