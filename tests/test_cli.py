@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -95,7 +96,6 @@ REFUSED = {
         "train --model {tiny} --agent.max-context 17 --agent.max-new-tokens 4 --evaluation.problems 2",
         "leaves no room in agent.max_context = 17",
     ),
-    "tracker that is not installed": ("train --model {tiny} --tracker wandb", "pip install 'firstfault[wandb]'"),
     "eval without tasks": ("eval --model {tiny} --evaluation.problems 0", "nothing to evaluate on"),
     "eval of a missing model": ("eval --model {d}/none", "can't be loaded"),
     "report of an empty folder": ("report {d}/empty", "holds no metrics.jsonl"),
@@ -110,13 +110,22 @@ REFUSED = {
 }
 
 
+BAR = ("left -:--:--", "0:00:00")  # how the line of a progress bar ends
+
+
 @pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_one_sentence(files, tiny_policy, capfd, monkeypatch, arguments, words):
     monkeypatch.chdir(files)  # where a run would go that should have been refused
     assert main(arguments.format(d=files, tiny=tiny_policy).split()) == 2
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[-1].startswith("firstfault: ") and words in lines[-1]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.strip() and not line.endswith(BAR)]
     assert len(lines) == 1
+    assert lines[0].startswith("firstfault: ") and words in lines[0]
+
+
+def test_tracker_that_is_not_installed_is_refused(tiny_policy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main(["train", "--model", str(tiny_policy), "--tracker", "wandb", "--run-dir", str(tmp_path / "run")]) == 2
+    assert "pip install 'firstfault[wandb]'" in capsys.readouterr().err
 
 
 def shown(capsys: pytest.CaptureFixture, *arguments: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import time
 from collections.abc import Sequence
 
@@ -67,13 +68,10 @@ class Trainer:
             raise UserError(f"{config.run_dir} holds a run already; go on with --resume, or give another --run-dir.")
         if config.threads:
             torch.set_num_threads(config.threads)
-        try:
-            log_with = None if config.tracker == "none" else config.tracker
-            self.accelerator = Accelerator(log_with=log_with, project_dir=config.run_dir)
-        except (ImportError, ValueError) as error:
-            raise UserError(
-                f"tracker {config.tracker}: {error}; pip install 'firstfault[{config.tracker}]'."
-            ) from error
+        log_with = None if config.tracker == "none" else config.tracker
+        if log_with and importlib.util.find_spec(log_with) is None:  # accelerate would go on without it
+            raise UserError(f"the tracker {log_with} is not installed; pip install 'firstfault[{log_with}]'.")
+        self.accelerator = Accelerator(log_with=log_with, project_dir=config.run_dir)
         # what is wrong with tasks or folder shows before a model is taught or loaded
         source.train(config.seed, 0, 1)
         self.held_out = source.held_out(config.evaluation.problems)
