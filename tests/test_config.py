@@ -1,10 +1,10 @@
 """Settings: recipes and flags become one, and what can't be is refused in a sentence."""
 
 import math
+import tomllib
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from firstfault.config import EngineConfig, OptimizerConfig, RunConfig, merge, read_recipe, to_toml, validated
 from firstfault.errors import UserError

@@ -113,7 +113,9 @@ class RunConfig(Section):
     def _possible(self) -> RunConfig:
         for key in ("tasks", "method"):
             if not isinstance(getattr(self, key).get("name"), str):
-                raise ValueError(f'the table [{key}] needs a name, such as name = "{RunConfig.model_fields[key].default["name"]}"')
+                raise ValueError(
+                    f'the table [{key}] needs a name, such as name = "{RunConfig.model_fields[key].default["name"]}"'
+                )
         if self.learner.mini_batch > self.batch:
             raise ValueError(
                 f"learner.mini_batch = {self.learner.mini_batch} exceeds batch = {self.batch}; make it smaller"
