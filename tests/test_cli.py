@@ -79,7 +79,7 @@ REFUSED = {
     "method with a number for a name": ("train --config {d}/numbered.toml", "there is no method '3'"),
     "missing model": ("train --model {d}/none", "none' can't be loaded"),
     "empty model folder": ("train --model {d}/empty", "can't be loaded"),
-    "model without a tokenizer": ("train --model {d}/no-tokenizer", ""),
+    "model without a tokenizer": ("train --model {d}/no-tokenizer", "no chat template"),
     "model without a template": ("train --model {d}/no-template", "no chat template"),
     "template without tools": ("train --model {d}/no-tools", "ignores tools"),
     "torn weights": ("train --model {d}/torn", "can't be loaded"),
