@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -78,7 +79,7 @@ REFUSED = {
     "method with a number for a name": ("train --config {d}/numbered.toml", "there is no method '3'"),
     "missing model": ("train --model {d}/none", "none' can't be loaded"),
     "empty model folder": ("train --model {d}/empty", "can't be loaded"),
-    "model without a tokenizer": ("train --model {d}/no-tokenizer", ""),
+    "model without a tokenizer": ("train --model {d}/no-tokenizer", "no chat template"),
     "model without a template": ("train --model {d}/no-template", "no chat template"),
     "template without tools": ("train --model {d}/no-tools", "ignores tools"),
     "torn weights": ("train --model {d}/torn", "can't be loaded"),
@@ -95,7 +96,6 @@ REFUSED = {
         "train --model {tiny} --agent.max-context 17 --agent.max-new-tokens 4 --evaluation.problems 2",
         "leaves no room in agent.max_context = 17",
     ),
-    "tracker that is not installed": ("train --model {tiny} --tracker wandb", "pip install 'firstfault[wandb]'"),
     "eval without tasks": ("eval --model {tiny} --evaluation.problems 0", "nothing to evaluate on"),
     "eval of a missing model": ("eval --model {d}/none", "can't be loaded"),
     "report of an empty folder": ("report {d}/empty", "holds no metrics.jsonl"),
@@ -110,13 +110,22 @@ REFUSED = {
 }
 
 
+BAR = ("left -:--:--", "0:00:00", "/s")  # how the lines of a progress bar end
+
+
 @pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_one_sentence(files, tiny_policy, capfd, monkeypatch, arguments, words):
     monkeypatch.chdir(files)  # where a run would go that should have been refused
     assert main(arguments.format(d=files, tiny=tiny_policy).split()) == 2
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[-1].startswith("firstfault: ") and words in lines[-1]
+    lines = [line for line in map(str.strip, capfd.readouterr().err.splitlines()) if line and not line.endswith(BAR)]
     assert len(lines) == 1
+    assert lines[0].startswith("firstfault: ") and words in lines[0]
+
+
+def test_tracker_that_is_not_installed_is_refused(tiny_policy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main(["train", "--model", str(tiny_policy), "--tracker", "wandb", "--run-dir", str(tmp_path / "run")]) == 2
+    assert "pip install 'firstfault[wandb]'" in capsys.readouterr().err
 
 
 def shown(capsys: pytest.CaptureFixture, *arguments: str) -> str:

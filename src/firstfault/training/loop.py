@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import time
 from collections.abc import Sequence
 
@@ -67,12 +68,10 @@ class Trainer:
             raise UserError(f"{config.run_dir} holds a run already; go on with --resume, or give another --run-dir.")
         if config.threads:
             torch.set_num_threads(config.threads)
-        log_with = [] if config.tracker == "none" else [config.tracker]
-        self.accelerator = Accelerator(log_with=log_with, project_dir=config.run_dir, cpu=uses_cpu(config))
-        if len(self.accelerator.log_with) < len(log_with):  # accelerate leaves out what is not installed
-            raise UserError(
-                f"the tracker {config.tracker} is not installed: pip install 'firstfault[{config.tracker}]'."
-            )
+        tracker = None if config.tracker == "none" else config.tracker
+        if tracker and importlib.util.find_spec(tracker) is None:  # accelerate would go on without it
+            raise UserError(f"the tracker {tracker} is not installed; pip install 'firstfault[{tracker}]'.")
+        self.accelerator = Accelerator(log_with=tracker, project_dir=config.run_dir, cpu=uses_cpu(config))
         # what is wrong with tasks or folder shows before a model is taught or loaded
         source.train(config.seed, 0, 1)
         self.held_out = source.held_out(config.evaluation.problems)
