@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from firstfault.cli import main
+from firstfault.methods import ELPO, GRPO
 from firstfault.tree import Task, Tree, save_trees
 
 
@@ -64,7 +65,7 @@ REFUSED = {
     "infinite temperature": ("train --agent.temperature inf", "agent.temperature = 'inf'"),
     "wrong type": ("train --batch many", "batch = 'many'"),
     "mini-batch above batch": ("train --batch 2", "exceeds batch = 2"),
-    "unknown method": ("train --method epo", "did you mean elpo"),
+    "unknown method": ("train --method epo", "did you mean 'elpo'?"),
     "unknown tasks": ("train --tasks algebra", "there is no task family 'algebra'"),
     "no such method file": ("train --method {d}/none.py:Mine", "there is no Python file"),
     "no such method class": ("train --method {d}/method.py:Mine", "has no class 'Mine' derived from Method"),
@@ -201,11 +202,12 @@ def test_flags_override_the_recipe(prepare):
 
 
 def test_another_method_drops_the_options_of_the_recipes(prepare):
-    assert prepare('[method]\nname = "elpo"\nbeta = 2.0', "--method", "grpo")["method"] == {"name": "grpo"}
+    method = prepare('[method]\nname = "elpo"\nbeta = 2.0', "--method", "grpo")["method"]
+    assert method == {"name": "grpo", **GRPO().model_dump()}
 
 
 def test_options_of_the_default_method_need_no_name(prepare):
-    assert prepare("", "--method.beta", "2")["method"] == {"name": "elpo", "beta": "2"}
+    assert prepare("", "--method.beta", "2")["method"] == {"name": "elpo", **ELPO(beta=2).model_dump()}
 
 
 @pytest.mark.parametrize("flag", ["--agent.max-steps", "--agent.max_steps"])

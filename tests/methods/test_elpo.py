@@ -554,12 +554,24 @@ def test_two_searches_widen_below_both_of_their_steps_once():
     tree.verdicts = [
         Verdict(leaf=lost.index, steps=3, step=2, finished=True, probes=probes),
         Verdict(leaf=lost.index, steps=3, step=3, finished=True, probes=probes),
-        Verdict(leaf=other.index, steps=2, step=1, finished=True),
+        Verdict(leaf=other.index, steps=2, step=1, finished=True, probes=[Probe(1, 2, 0)]),
     ]
     ELPO().credit([tree])
     assert marked(tree) == [b, c, d]
     wide = {node for node in tree.steps if node.terms[0].clip_low == pytest.approx(0.315)}
     assert wide == below(b) | below(d)
+
+
+def test_a_search_without_a_probe_of_its_own_marks_nothing_unless_literal():
+    for literal in (False, True):
+        tree = grow([[[0], 1], [[0]]])
+        lost, other = (leaf for leaf in tree.leaves if not leaf.success)
+        tree.verdicts = [
+            Verdict(leaf=lost.index, steps=2, step=2, finished=True, probes=[Probe(1, 1, 1)]),
+            Verdict(leaf=other.index, steps=1, step=1, finished=True),
+        ]
+        ELPO(literal=literal).credit([tree])
+        assert [verdict.marked for verdict in tree.verdicts] == [True, literal]
 
 
 # Weights: what a shared step counts

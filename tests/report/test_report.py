@@ -79,7 +79,7 @@ def write_run(folder: Path, iterations: int = 3, words: str = "") -> Path:
         {
             "iteration": i, "success": 0.2 + i / 100, "entropy": 0.3, "gradient_norm": [None, float("nan"), 0.4][i % 3],
             "clip_share": 0.01, "rollouts": 256, "probes": 128, "generated_tokens": 23_000, "tool_calls": 2000,
-            "tool_failures": 3, "seconds_rollout": 2.0, "seconds_train": 3.0, "learning_rate": 1e-6, "note": words,
+            "tool_failures": 3, "seconds_explore": 2.0, "seconds_update": 3.0, "learning_rate": 1e-6, "note": words,
             f"odd{words}": 1,
         }
         for i in range(1, iterations + 1)

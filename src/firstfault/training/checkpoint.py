@@ -19,8 +19,8 @@ from firstfault.config import RunConfig, to_toml
 from firstfault.errors import UserError
 
 STATE = "training_state.pt"
-# what may differ when a run goes on
-CHANGEABLE = {"run_dir", "steps", "checkpoint_every", "evaluation", "tracker", "threads", "device"}
+# what may differ when a run goes on; another optimizer is refused where its state is loaded
+CHANGEABLE = {"run_dir", "steps", "checkpoint_every", "evaluation", "tracker", "threads", "device", "optimizer"}
 
 
 @contextlib.contextmanager
