@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -243,21 +244,23 @@ FULL = {
 }
 
 
-@pytest.fixture
-def limit_files() -> Callable[[int], None]:
-    """`limit_files(n)`: no file gets larger than n bytes; writing more fails as on a full disk."""
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """No file gets larger than `size` bytes: writing more fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:  # before pytest writes its next line, to a file perhaps
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(("size", "settings"), FULL.values(), ids=FULL)
-def test_full_disk_is_one_sentence_and_the_run_goes_on(train, flags, tmp_path, capsys, limit_files, size, settings):
+def test_full_disk_is_one_sentence_and_the_run_goes_on(train, flags, tmp_path, capsys, size, settings):
     folder = tmp_path / "run"
     settings = ["--method", "grpo", *settings]
-    limit_files(size)
-    code = main(["train", *flags, *settings, "--run-dir", str(folder)])
-    limit_files(-1)
+    with files_limited_to(size):
+        code = main(["train", *flags, *settings, "--run-dir", str(folder)])
     assert code == 2
     errors = capsys.readouterr().err
     assert errors.splitlines()[-1].startswith("firstfault: ") and "Traceback" not in errors
@@ -268,10 +271,9 @@ def test_full_disk_is_one_sentence_and_the_run_goes_on(train, flags, tmp_path, c
     assert_same_run(train("whole", *settings), folder)
 
 
-def test_full_disk_at_a_tokenizer_is_a_sentence(tmp_path, limit_files):
+def test_full_disk_at_a_tokenizer_is_a_sentence(tmp_path):
     tokenizer = tiny_tokenizer(["1 + 1"])
-    limit_files(3000)
-    with pytest.raises(UserError, match="can't be written"), saving(tmp_path):
+    with pytest.raises(UserError, match="can't be written"), files_limited_to(3000), saving(tmp_path):
         tokenizer.save_pretrained(tmp_path)
 
 

@@ -114,10 +114,10 @@ class Trainer:
             self.folder.save_checkpoint(0, self.learner.model, self.tokenizer, self.learner.state())
             await self._evaluate()
         with progress(self.console) as bar:
-            task = bar.add_task("training", total=config.steps, completed=self.iteration, unit="iterations")
+            task = bar.add_task("training", total=config.steps, completed=self.iteration, unit="iter")
             while self.iteration < config.steps:
                 row = await self._iterate()
-                bar.update(task, advance=1, description=f"training, success {row['success']:.2f}")
+                bar.update(task, advance=1, description=f"train, success {row['success']:.2f}")
                 every = config.evaluation.every
                 if every and self.iteration % every == 0 and self.iteration < config.steps:
                     await self._evaluate()

@@ -17,12 +17,16 @@ from rich.text import Text
 class _Rate(ProgressColumn):
     def render(self, task: Row) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else f"- {task.fields['unit']}/s", style="cyan")
+        return Text(
+            f"{speed:.1f} {task.fields['unit']}/s" if speed else f"- {task.fields['unit']}/s",
+            style="cyan",
+            no_wrap=True,
+        )
 
 
 def progress(console: Console) -> Progress:
     """Tasks of it need a `unit`."""
     return Progress(
-        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
+        TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), console=console,
     )  # fmt: skip
