@@ -20,8 +20,8 @@ lint: .venv/installed-dev
 # torch first, at the version that everything here was tested with
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/pip install --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --disable-pip-version-check --editable .
 	touch $@
 
 .venv/installed-dev: .venv/installed

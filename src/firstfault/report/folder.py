@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class Run:
     """What a run left behind. `metrics` are rows in order of iteration, `trees` pairs of iteration and tree."""
 
     path: Path
@@ -49,7 +49,7 @@ class RunFolder:
         return sum(values) if values else None
 
 
-def read_run(path: Path, trees_each: int = 2) -> RunFolder:
+def read_run(path: Path, trees_each: int = 2) -> Run:
     """Read a run folder, with the `trees_each` most telling trees of the first and of the last saved iteration."""
     metrics = _parse(path / "metrics.jsonl", _metrics) or []
     if not metrics:
@@ -58,7 +58,7 @@ def read_run(path: Path, trees_each: int = 2) -> RunFolder:
             " that has finished its first iteration, so give that folder or train first."
         )
     config_text = _parse(path / "config.toml", str) or ""
-    return RunFolder(
+    return Run(
         path=path,
         config_text=config_text,
         config=_parse(path / "config.toml", tomllib.loads) or {},

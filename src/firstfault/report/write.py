@@ -13,7 +13,7 @@ from markupsafe import Markup
 from firstfault import __version__
 from firstfault.errors import UserError
 from firstfault.report.curves import Line, Point, chart
-from firstfault.report.folder import RunFolder, read_run
+from firstfault.report.folder import Run, read_run
 from firstfault.report.layout import is_probe
 from firstfault.report.picture import tree_svg
 from firstfault.report.text import clean, duration, middle_out, number
@@ -65,7 +65,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _context(run: RunFolder, metrics_help: dict[str, str]) -> dict[str, Any]:
+def _context(run: Run, metrics_help: dict[str, str]) -> dict[str, Any]:
     first, rest = _figures(run, metrics_help)
     return {
         "title": _title(run.config),
@@ -93,23 +93,12 @@ def _title(config: Mapping[str, Any]) -> str:
 
 
 def _setting(config: Mapping[str, Any], name: str) -> str:
-    """A setting in few words: its value, or the first name in its section; else the first of that name in a section."""
-    value = config.get(name)
-    if isinstance(value, Mapping):
-        words = [
-            value[key] for key in ("name", "kind", "type", "path", "source", "id") if isinstance(value.get(key), str)
-        ]
-        words += [v for v in value.values() if isinstance(v, str)]
-        return words[0] if words else ""
-    if isinstance(value, list):
-        return ", ".join(_setting({name: item}, name) for item in value)
-    if value is not None:
-        return str(value)
-    return next((found for section in config.values() if isinstance(section, Mapping)
-                 if (found := _setting(section, name))), "")  # fmt: skip
+    """A setting of the run, or the name in its table."""
+    value = config.get(name, "")
+    return str(value.get("name", "")) if isinstance(value, Mapping) else str(value)
 
 
-def _totals(run: RunFolder) -> list[tuple[str, str, str]]:
+def _totals(run: Run) -> list[tuple[str, str, str]]:
     """Numbers with a name and a remark."""
     total = {name: run.total(name) for name in run.names}
 
@@ -134,7 +123,7 @@ def _totals(run: RunFolder) -> list[tuple[str, str, str]]:
 # evaluation
 
 
-def _measures(run: RunFolder) -> list[str]:
+def _measures(run: Run) -> list[str]:
     """What was evaluated: all that has an interval."""
     return list(dict.fromkeys(k for record in run.evaluations for k in record if _interval(record, k)))
 
@@ -145,7 +134,7 @@ def _interval(record: Mapping[str, Any], name: str) -> tuple[float, float, float
     return tuple(values) if fits else None
 
 
-def _evaluation(run: RunFolder) -> dict[str, Any] | None:
+def _evaluation(run: Run) -> dict[str, Any] | None:
     """The table of the first and the last evaluation."""
     measures = _measures(run)
     if not measures:
@@ -168,7 +157,7 @@ def _evaluation(run: RunFolder) -> dict[str, Any] | None:
 # curves
 
 
-def _figures(run: RunFolder, metrics_help: dict[str, str]) -> tuple[list[dict], list[dict]]:
+def _figures(run: Run, metrics_help: dict[str, str]) -> tuple[list[dict], list[dict]]:
     """The charts to see first, and all others."""
     series = {name: run.series(name) for name in run.names}
     if {"probes", "rollouts"} <= set(series):
@@ -188,7 +177,7 @@ def _figures(run: RunFolder, metrics_help: dict[str, str]) -> tuple[list[dict], 
     return [f for f in first if f["svg"]], [f for f in rest if f["svg"]]
 
 
-def _figure(run: RunFolder, title: str, series: dict, metrics_help: dict[str, str], points: list[Point] | None = None):
+def _figure(run: Run, title: str, series: dict, metrics_help: dict[str, str], points: list[Point] | None = None):
     lines = [Line(name, values) for name, values in series.items()]
     keys = [(f"s{i}", line.name, line.numbers[-1:], metrics_help.get(line.name, "")) for i, line in enumerate(lines)]
     latest = {f"e{p.series}": (f"e{p.series}", f"{p.name}, evaluated", [p.value], "") for p in points or []}
@@ -199,7 +188,7 @@ def _figure(run: RunFolder, title: str, series: dict, metrics_help: dict[str, st
     }
 
 
-def _points(run: RunFolder) -> list[Point]:
+def _points(run: Run) -> list[Point]:
     points = []
     for series, name in enumerate(_measures(run)[:2]):
         for record in run.evaluations:

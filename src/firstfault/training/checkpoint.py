@@ -91,11 +91,15 @@ class RunFolder:
                     path.unlink()
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The complete lines; a line that a crash cut short is left out."""
+        """All lines but a last one that a crash cut short."""
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
         rows = []
-        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):
+        for number, line in enumerate(lines, 1):
+            try:
                 rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    raise UserError(f"{self.metrics}, line {number} is not JSON; mend it or take it out.") from error
         return rows
 
     def read_evaluation(self) -> list[dict[str, Any]]:
