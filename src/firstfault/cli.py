@@ -51,8 +51,6 @@ def _dashed(argument: str) -> str:
 
 
 def train(parsed: argparse.Namespace) -> None:
-    from transformers.utils.logging import disable_progress_bar
-
     from firstfault.report import write_report
     from firstfault.training.build import build_method, build_tasks
     from firstfault.training.loop import Trainer
@@ -60,7 +58,6 @@ def train(parsed: argparse.Namespace) -> None:
     from firstfault.training.summary import summary
 
     console = Console(stderr=True)
-    disable_progress_bar()
     config = _config(parsed)
     trainer = Trainer(
         config, build_tasks(config.tasks), build_method(config.method), resume=parsed.resume, console=console
@@ -72,11 +69,8 @@ def train(parsed: argparse.Namespace) -> None:
 
 
 def evaluate(parsed: argparse.Namespace) -> None:
-    from transformers.utils.logging import disable_progress_bar
-
     from firstfault.training.validate import evaluate_model
 
-    disable_progress_bar()
     config = _config(parsed)
     record = evaluate_model(config, Console(stderr=True))
     if parsed.json:

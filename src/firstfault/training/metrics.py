@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from firstfault.credit import mean
 from firstfault.tree import Tree
 
 METRICS = {
@@ -54,17 +55,17 @@ def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, 
     verdicts = [verdict for tree in trees for verdict in tree.verdicts]
     counts = Counter(counts)
     return {
-        "success": _share(leaf.success for leaf in leaves),
-        "success_whole": _share(leaf.success for leaf in whole),
-        "reward": _share(leaf.reward for leaf in leaves),
-        "zero_gradient_groups": _share(not tree.has_gradient for tree in trees),
+        "success": mean([leaf.success for leaf in leaves]),
+        "success_whole": mean([leaf.success for leaf in whole]),
+        "reward": mean([leaf.reward for leaf in leaves]),
+        "zero_gradient_groups": mean([not tree.has_gradient for tree in trees]),
         "rollouts": len(leaves),
         "probes": len(probes),
         "searches": len(verdicts),
         "searches_finished": sum(verdict.finished for verdict in verdicts),
         "critical_steps": sum(verdict.marked for verdict in verdicts),
-        "steps_per_run": _share(leaf.depth for leaf in leaves),
-        "answered": _share(leaf.end == "answer" for leaf in leaves),
+        "steps_per_run": mean([leaf.depth for leaf in leaves]),
+        "answered": mean([leaf.end == "answer" for leaf in leaves]),
         "generated_tokens": counts["generated_tokens"],
         "computed_tokens": counts["computed_tokens"],
         "recomputed_tokens": counts["recomputed_tokens"],
@@ -73,8 +74,3 @@ def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, 
         "tool_failures": sum(call.failed is not None for call in calls),
         "seconds_tools": sum(call.seconds for call in calls),
     }
-
-
-def _share(values: object) -> float:
-    values = list(values)  # type: ignore[call-overload]
-    return sum(values) / len(values) if values else 0.0
