@@ -161,7 +161,7 @@ from firstfault.tasks import Arithmetic
 
 
 class Parity(Arithmetic):
-    def judge(self, task, answer):
+    async def judge(self, task, answer, session):
         success = len(answer) % 2 == 0
         return success, float(success)
 """

@@ -199,6 +199,7 @@ class Tree:
         self.root = Node(parent=None, index=0, rollout=-1, observation_tokens=list(prompt))
         self.nodes: list[Node] = [self.root]
         self.verdicts: list[Verdict] = []
+        self.discarded = 0  # branches that were given up because their tools could not be brought back
 
     def add(self, parent: Node, *, rollout: int, **fields: Any) -> Node:
         """Append a step below `parent`."""
@@ -230,6 +231,7 @@ class Tree:
             "task": asdict(self.task),
             "key": self.key,
             "verdicts": [asdict(v) for v in self.verdicts],
+            "discarded": self.discarded,
             "nodes": [plain(node) for node in self.nodes],
         }, ensure_ascii=False)  # fmt: skip
 
@@ -238,6 +240,7 @@ class Tree:
         data = json.loads(line)
         tree = cls(Task(**data["task"]), prompt=[], key=tuple(data["key"]))
         tree.verdicts = [Verdict(**{**v, "probes": [Probe(**p) for p in v["probes"]]}) for v in data["verdicts"]]
+        tree.discarded = data.get("discarded", 0)
         for fields in data["nodes"]:
             fields["calls"] = [Call(**call) for call in fields["calls"]]
             fields["terms"] = [Term(**term) for term in fields["terms"]]

@@ -34,23 +34,22 @@ class Log:
 class Notes(Tool):
     """A tool with state: keeps what it is told, and answers with all of it."""
 
-    name = "note"
-    schema = {  # noqa: RUF012
+    schemas = ({
         "type": "function",
         "function": {
             "name": "note",
             "description": "Take a note.",
             "parameters": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
         },
-    }
+    },)  # fmt: skip
 
     def __init__(self, log: Log, delay: Callable[[], float] = lambda: 0.0, notes: tuple[str, ...] = ()):
         self.log, self.delay, self.notes = log, delay, notes
 
-    async def call(self, text: str) -> str:
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
         self.log.busy += 1
         await asyncio.sleep(self.delay())
-        self.notes += (text,)
+        self.notes += (arguments["text"],)
         self.log.busy -= 1
         return "+".join(self.notes)
 
@@ -62,7 +61,7 @@ class Notes(Tool):
         self.log.closed += 1
 
 
-def judge(task: Task, answer: str) -> tuple[bool, float]:
+async def judge(task: Task, answer: str, session: Session) -> tuple[bool, float]:
     return answer == task.answer, float(answer == task.answer)
 
 
@@ -363,7 +362,7 @@ def test_a_branch_goes_on_from_the_state_of_the_tools_at_its_anchor(make_agent):
     assert [leaf.steps[2].calls[0].output for leaf in leaves] == [
         "0a+0b+0c", "0a+1b+1c", "0a+2b+2c", "0a+0b+3c", "0a+1b+4c", "5a+5b+5c",
     ]  # fmt: skip
-    assert agent.session.tools["note"].notes == ()
+    assert agent.session.functions["note"][0].notes == ()
     assert log.closed == log.forks  # the first session is its owner's to close
 
 

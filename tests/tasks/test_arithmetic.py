@@ -112,7 +112,7 @@ def test_demonstrations_are_the_same_every_time_and_right_where_no_word_confuses
     for task in TRAIN[:100]:
         turns = SOURCE.demonstrate(task)
         assert turns == Arithmetic().demonstrate(task)
-        success, reward = SOURCE.judge(task, turns[-1].text)
+        success, reward = asyncio.run(SOURCE.judge(task, turns[-1].text, Session([])))
         assert reward == float(success)
         if not any(word in CONFUSION for word, _ in task.info["operations"]):
             assert success

@@ -1,12 +1,19 @@
 """Judging answers, whatever an agent writes."""
 
+import asyncio
 import random
 
 import pytest
 
 from firstfault.tasks import Arithmetic
 from firstfault.tasks.base import last_boxed, same_answer
+from firstfault.tools import Session
 from firstfault.tree import Task
+
+
+def judge(expected: str, answer: str) -> tuple[bool, float]:
+    return asyncio.run(Arithmetic().judge(Task("q", expected), answer, Session([])))
+
 
 BOXES = [
     (r"\boxed{42}", "42"),
@@ -153,7 +160,7 @@ HOSTILE = {
 @pytest.mark.parametrize("expected", ["1", "paris", "NaN", "sNaN", "1e999999999999999999", "-Infinity"])
 @pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE.keys())
 def test_no_answer_breaks_the_judge(answer, expected):
-    assert Arithmetic().judge(Task("q", expected), answer) in [(False, 0.0), (True, 1.0)]
+    assert judge(expected, answer) in [(False, 0.0), (True, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -161,4 +168,4 @@ def test_no_answer_breaks_the_judge(answer, expected):
     [(r"The answer is \boxed{1200}.", (True, 1.0)), (r"\boxed{7}", (False, 0.0)), ("1,200", (False, 0.0))],
 )
 def test_success_is_the_right_answer_in_the_last_box(answer, verdict):
-    assert Arithmetic().judge(Task("q", "1,200"), answer) == verdict
+    assert judge("1,200", answer) == verdict

@@ -186,13 +186,13 @@ class Counter(Tool):
     """A tool with state."""
 
     name = "count"
-    schema = {"type": "function", "function": {"name": "count", "description": "Count.", "parameters": {}}}  # noqa: RUF012
 
     def __init__(self, value: int = 0):
         self.value = value
         self.closed = False
+        self.schemas = [{"type": "function", "function": {"name": self.name, "description": "Count."}}]
 
-    async def call(self) -> str:
+    async def call(self, name: str, arguments: dict) -> str:
         self.value += 1
         return str(self.value)
 
@@ -220,9 +220,10 @@ def test_forks_are_independent_and_close_only_what_is_theirs():
         counts = [(await session.call("count", {})).text for session in (first, fork, fork, first, fork)]
         shared = [(await session.call("share", {})).text for session in (first, fork)]
         await fork.close()
-        closed = [first.tools["count"].closed, first.tools["share"].closed, fork.tools["count"].closed]
+        tools = [session.functions[name][0] for session, name in ((first, "count"), (first, "share"), (fork, "count"))]
+        closed = [tool.closed for tool in tools]
         await first.close()
-        closed += [first.tools["count"].closed, first.tools["share"].closed]
+        closed += [tool.closed for tool in tools[:2]]
         return counts, shared, closed, (fork.timeout, fork.max_output, fork.schemas == first.schemas)
 
     counts, shared, closed, options = asyncio.run(main())

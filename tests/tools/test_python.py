@@ -222,12 +222,12 @@ def test_no_child_process_outlives_its_call(detach):
 
     async def main():
         tool = PythonTool(timeout=LONG, workers=1)
-        assert await tool.call("1") == "1"
+        assert await tool.run("1") == "1"
         before = len(processes())
         if detach and not tool.isolation["processes"]:
             await tool.close()
             pytest.skip("this system refuses process namespaces")
-        assert (await tool.call(textwrap.dedent(code))).startswith("parent")
+        assert (await tool.run(textwrap.dedent(code))).startswith("parent")
         assert come_down_to(before)
         await tool.close()
 
@@ -277,11 +277,11 @@ def test_one_tool_serves_several_event_loops():
     tool = PythonTool(timeout=LONG)
 
     async def some():
-        return await asyncio.gather(*[tool.call(f"{n}") for n in range(10)])
+        return await asyncio.gather(*[tool.run(f"{n}") for n in range(10)])
 
     async def leave_one_behind():
-        hanging = asyncio.create_task(tool.call("while True: pass"))
-        await tool.call("1")
+        hanging = asyncio.create_task(tool.run("while True: pass"))
+        await tool.run("1")
         return hanging  # asyncio.run cancels it
 
     for _ in range(3):
@@ -298,10 +298,10 @@ def test_one_tool_serves_several_event_loops():
 def test_a_cancelled_call_is_killed():
     async def main():
         tool = PythonTool(timeout=LONG, workers=1)
-        assert await tool.call("1") == "1"
+        assert await tool.run("1") == "1"
         before = len(processes())
-        task = asyncio.create_task(tool.call("while True: pass"))
-        assert await tool.call("1") == "1"  # by now the other one is running
+        task = asyncio.create_task(tool.run("while True: pass"))
+        assert await tool.run("1") == "1"  # by now the other one is running
         assert len(processes()) == before + 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -342,8 +342,8 @@ def test_workers_end_with_the_program_that_started_them():
 
     async def main():
         tool = PythonTool(timeout={LONG})
-        hanging = [asyncio.create_task(tool.call("while True: pass")) for _ in range(4)]
-        await tool.call("1")
+        hanging = [asyncio.create_task(tool.run("while True: pass")) for _ in range(4)]
+        await tool.run("1")
         os.kill(os.getpid(), signal.SIGKILL)
 
     asyncio.run(main())

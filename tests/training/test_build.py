@@ -1,5 +1,6 @@
 """From names and tables of settings to objects: what is found, and what is said when it isn't."""
 
+import asyncio
 import random
 import sys
 from pathlib import Path
@@ -256,7 +257,7 @@ def test_an_agent_has_the_tools_of_its_tasks_and_the_settings_of_the_run(make_to
     assert list(agent.session.tools) == ["python"]
     prompt = tokenizer.decode(agent.chat.prompt("How much?"))
     assert '"name": "python"' in prompt and "How much?" in prompt
-    assert agent.judge(Task("q", "268"), "\\boxed{268}") == (True, 1.0)
+    assert asyncio.run(agent.judge(Task("q", "268"), "\\boxed{268}", agent.session)) == (True, 1.0)
 
 
 def test_the_system_prompt_is_that_of_the_tasks(make_tokenizer, tmp_path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from firstfault.agent.chat import Chat, ParsedCall
 from firstfault.engines.base import Engine, Sampling
@@ -15,10 +15,12 @@ from firstfault.errors import UserError
 from firstfault.tools.base import Session
 from firstfault.tree import Call, Node, Task, Tree
 
+T = TypeVar("T")
+
 
 class Judge(Protocol):
-    def __call__(self, task: Task, answer: str) -> tuple[bool, float]:
-        """Whether the answer is right, and its reward."""
+    async def __call__(self, task: Task, answer: str, session: Session) -> tuple[bool, float]:
+        """Whether the run is a success, and its reward."""
         ...
 
 
@@ -68,7 +70,7 @@ class Agent:
         if step.is_leaf:
             step.success, step.reward = False, 0.0
             if step.answer is not None:
-                step.success, step.reward = self.judge(tree.task, step.answer)
+                step.success, step.reward = await self.judge(tree.task, step.answer, session)
         return step
 
 
@@ -109,29 +111,25 @@ class Rollouts:
 
         Raises:
             ValueError: if the budget has less than `n` left, or if the run ended at `node`.
+            ReplayError: if the tools can't be brought back to where they stood after `node`; then nothing is sampled.
         """
         if not 0 <= n <= self.remaining or node.is_leaf:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
         first, self.spent = self.spent, self.spent + n
-        runs = [asyncio.ensure_future(self._complete(node, first + i)) for i in range(n)]
+        sessions = [self._sessions[node].fork() for _ in range(n)]
         try:
-            return await asyncio.gather(*runs)
-        except BaseException:
-            for run in runs:
-                run.cancel()
-            await asyncio.gather(*runs, return_exceptions=True)
-            raise
-
-    async def _complete(self, node: Node, rollout: int) -> Node:
-        with self._hold():
-            session = self._sessions[node].fork()
-            try:
-                while not node.is_leaf:
-                    node = await self.agent.step(self.tree, node, session, rollout)
-                    if not node.is_leaf:
-                        self._sessions[node] = session.fork()
-            finally:
+            await _all([session.ready() for session in sessions])
+            return await _all([self._complete(node, first + i, session) for i, session in enumerate(sessions)])
+        finally:
+            for session in sessions:
                 await session.close()
+
+    async def _complete(self, node: Node, rollout: int, session: Session) -> Node:
+        with self._hold():
+            while not node.is_leaf:
+                node = await self.agent.step(self.tree, node, session, rollout)
+                if not node.is_leaf:
+                    self._sessions[node] = session.fork()
         return node
 
     @contextmanager
@@ -163,3 +161,15 @@ class Rollouts:
         self.agent.engine.turnstile.leave()
         for session in self._sessions.values():
             await session.close()
+
+
+async def _all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run them side by side; what breaks one of them ends them all."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

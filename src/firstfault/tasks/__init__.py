@@ -3,7 +3,8 @@
 from firstfault.tasks.arithmetic import Arithmetic
 from firstfault.tasks.base import TaskSource
 from firstfault.tasks.jsonl import JsonlTasks
+from firstfault.tasks.mix import Mix
 
 TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic}
 
-__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "TaskSource"]
+__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "Mix", "TaskSource"]

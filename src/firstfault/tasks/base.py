@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from firstfault.tools.base import Tool
+from firstfault.tools.base import Session, Tool
 from firstfault.tree import Task
 
 
@@ -53,11 +53,19 @@ class TaskSource(BaseModel):
         """The tasks to demonstrate when a share `progress` of the lessons is over: easy ones first, if that helps."""
         return self
 
-    def judge(self, task: Task, answer: str) -> tuple[bool, float]:
-        r"""Whether the last `\boxed{}` of an answer holds the task's answer; the reward is 1 or 0."""
+    async def judge(self, task: Task, answer: str, session: Session) -> tuple[bool, float]:
+        r"""Whether the run that ended with `answer` is a success, and its reward.
+
+        `session` is the run's tools as it left them. By default the last `\boxed{}` has to hold the task's answer, and
+        the reward is 1 or 0.
+        """
         boxed = last_boxed(answer)
         success = boxed is not None and same_answer(boxed, task.answer)
         return success, float(success)
+
+    async def close(self) -> None:
+        """Free what judging holds."""
+        return None
 
 
 def last_boxed(text: str) -> str | None:

@@ -1,6 +1,7 @@
 """What an agent can do: tools, and the session that holds the tools of one run."""
 
-from .base import FunctionTool, Observation, Session, Tool, ToolError
+from .base import Observation, ReplayError, Session, Tool, ToolError
+from .functions import FunctionTool
 from .python import PythonTool
 
-__all__ = ["FunctionTool", "Observation", "PythonTool", "Session", "Tool", "ToolError"]
+__all__ = ["FunctionTool", "Observation", "PythonTool", "ReplayError", "Session", "Tool", "ToolError"]

@@ -55,16 +55,15 @@ class PythonTool(Tool):
     >>> async def main():
     ...     python = PythonTool(workers=1)
     ...     try:
-    ...         return await python.call("17 + 5")
+    ...         return await python.run("17 + 5")
     ...     finally:
     ...         await python.close()
     >>> asyncio.run(main())
     '22'
     """
 
-    name = "python"
     keeps_time = True
-    schema = {  # noqa: RUF012
+    schemas = ({
         "type": "function",
         "function": {
             "name": "python",
@@ -75,7 +74,7 @@ class PythonTool(Tool):
                 "required": ["code"],
             },
         },
-    }
+    },)  # fmt: skip
 
     def __init__(self, *, timeout: float = 2.0, memory_mb: int = 256, max_output: int = 2000, workers: int = 2):
         self.timeout = timeout
@@ -90,7 +89,10 @@ class PythonTool(Tool):
         """Which of "network", "processes" and "files" the workers are kept from; None before the first call."""
         return self._workers[0].isolation
 
-    async def call(self, code: str) -> str:
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
+        return await self.run(**arguments)
+
+    async def run(self, code: str) -> str:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._loop is not None and self._loop.is_running():

@@ -19,7 +19,7 @@ from firstfault.config import AgentConfig, RunConfig, validated
 from firstfault.engines.base import Engine, Sampling
 from firstfault.errors import UserError
 from firstfault.methods import METHODS, Method
-from firstfault.tasks import TASKS, JsonlTasks, TaskSource
+from firstfault.tasks import TASKS, JsonlTasks, Mix, TaskSource
 from firstfault.tools import Session
 from firstfault.tools.base import describe
 
@@ -34,7 +34,12 @@ def method_class(name: str) -> type[Method]:
 
 
 def tasks_class(name: str) -> type[TaskSource]:
-    """A family of ours by name, `JsonlTasks` for a .jsonl, or the user's own from `path/to/file.py:ClassName`."""
+    """A family of ours by name, `JsonlTasks` for a .jsonl, or the user's own from `path/to/file.py:ClassName`.
+
+    Several of them, with commas between, are a `Mix`.
+    """
+    if "," in name:
+        return Mix
     if name.endswith(".jsonl"):
         return JsonlTasks
     if ":" in name:
@@ -52,6 +57,10 @@ def build_method(table: Mapping[str, Any]) -> Method:
 def build_tasks(table: Mapping[str, Any]) -> TaskSource:
     options = {key: value for key, value in table.items() if key != "name"}
     cls = tasks_class(table["name"])
+    if cls is Mix:
+        tables = options.get("families", {})
+        parts = [part.strip() for part in table["name"].split(",")]
+        options["families"] = {part: build_tasks({"name": part, **tables.get(part, {})}) for part in parts}
     if cls is JsonlTasks and Path(options.setdefault("path", table["name"])) != Path(table["name"]):
         raise UserError(f"tasks {table['name']}: path = {options['path']!r} is another file; leave it out.")
     return validated(cls, options, where=f"tasks {table['name']}")

@@ -17,6 +17,7 @@ from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig, R
 from firstfault.errors import UserError
 from firstfault.losses import negative_log_likelihood
 from firstfault.tasks.base import TaskSource
+from firstfault.tools import Session
 from firstfault.training.checkpoint import saving
 from firstfault.training.learner import Learner
 from firstfault.training.progress import progress
@@ -51,7 +52,7 @@ def cold_start(source: TaskSource, config: ColdStartConfig, done: Progress = lam
             f"{type(source).__name__} has no demonstrations to teach the tiny policy from; give a model that can "
             "already use tools, with --model."
         ) from None
-    schemas = [tool.schema for tool in source.tools()]
+    schemas = Session(source.tools()).schemas
     recipe = [
         __version__,
         source.model_dump(mode="json"),
@@ -71,11 +72,11 @@ def cold_start(source: TaskSource, config: ColdStartConfig, done: Progress = lam
 
 def _teach(source: TaskSource, config: ColdStartConfig, folder: Path, done: Progress) -> None:
     sample = source.train(config.seed, 0, 500)
-    tokenizer = tiny_tokenizer(
-        task.question + "".join(turn.text for turn in source.demonstrate(task)) for task in sample
-    )
+    schemas = Session(source.tools()).schemas
+    texts = (task.question + "".join(turn.text for turn in source.demonstrate(task)) for task in sample)
+    tokenizer = tiny_tokenizer(texts, schemas)
     model = tiny_model(len(tokenizer), tokenizer.eos_token_id, config.seed, width=config.width, layers=config.layers)
-    chat = Chat(tokenizer, [tool.schema for tool in source.tools()], source.system)
+    chat = Chat(tokenizer, schemas, source.system)
     learner = Learner(
         model,
         OptimizerConfig(name="muon", lr=config.lr, muon_lr=config.muon_lr),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import time
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from firstfault.errors import UserError
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.tasks.base import TaskSource
+from firstfault.tools import ReplayError
 from firstfault.training.build import build_agent, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
@@ -27,14 +29,23 @@ from firstfault.training.progress import progress
 from firstfault.training.validate import validate
 from firstfault.tree import Task, Tree, save_trees
 
+logger = logging.getLogger(__name__)
+
 
 async def grow(method: Method, agent: Agent, tasks: Sequence[Task], key: tuple[int, ...]) -> list[Tree]:
-    """Explore all tasks side by side, each with the method's budget."""
+    """Explore all tasks side by side, each with the method's budget.
+
+    A task whose tools can't be brought back to a step that the method branches from keeps the runs it has.
+    """
 
     async def one(number: int, task: Task) -> Tree:
         tree = Tree(task, agent.chat.prompt(task.question), key=(*key, number))
         async with Rollouts(agent, tree, method.rollouts) as rollouts:
-            await method.explore(tree, rollouts)
+            try:
+                await method.explore(tree, rollouts)
+            except ReplayError as error:
+                tree.discarded += 1
+                logger.warning("task %s: a branch was discarded, and the rest of its budget: %s", task.id, error)
         return tree
 
     return await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks)))
@@ -102,6 +113,7 @@ class Trainer:
                 await self._train()
             finally:
                 await self.agent.session.close()
+                await self.source.close()
                 self.accelerator.end_training()
 
         asyncio.run(run())

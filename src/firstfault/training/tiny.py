@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-CALL = ('<tool_call>{"name": "python", "arguments": {"code": "', '"}}</tool_call>')
+from firstfault.tools.arguments import Schema
+
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
 END, PAD = "<|end|>", "<|pad|>"
 TEMPLATE = (
@@ -22,8 +24,24 @@ TEMPLATE = (
 )
 
 
-def tiny_tokenizer(texts: Iterable[str], vocab_size: int = 384) -> PreTrainedTokenizerFast:
-    """Byte-level BPE learnt from `texts`; single digits, and the frame of a Python call as one token at each end."""
+def call_frames(schema: Schema) -> list[str]:
+    """What stands around the argument of a call, for a function of one argument.
+
+    >>> call_frames({"function": {"name": "python", "parameters": {"properties": {"code": {"type": "string"}}}}})
+    ['<tool_call>{"name": "python", "arguments": {"code": "', '"}}</tool_call>']
+    """
+    function = schema["function"]
+    arguments = list(function["parameters"]["properties"])
+    if len(arguments) != 1:
+        return []
+    call = {"name": function["name"], "arguments": {arguments[0]: "|"}}
+    return f"<tool_call>{json.dumps(call)}</tool_call>".split("|")
+
+
+def tiny_tokenizer(
+    texts: Iterable[str], schemas: Sequence[Schema] = (), vocab_size: int = 384
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE learnt from `texts`; single digits, and the frames of calls as one token at each end."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -34,7 +52,7 @@ def tiny_tokenizer(texts: Iterable[str], vocab_size: int = 384) -> PreTrainedTok
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     ))  # fmt: skip
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=PAD)
-    tokenizer.add_tokens(list(CALL))
+    tokenizer.add_tokens([frame for schema in schemas for frame in call_frames(schema)])
     tokenizer.chat_template = TEMPLATE
     return tokenizer
 

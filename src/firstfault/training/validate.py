@@ -89,6 +89,7 @@ def evaluate_model(config: RunConfig, console: Console) -> dict[str, Any]:
                                       done=lambda n: bar.advance(row, n))  # fmt: skip
         finally:
             await agent.session.close()
+            await source.close()
 
     return asyncio.run(run())
 
