@@ -167,8 +167,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     evaluation.add_argument("--json", action="store_true", default=False, help="print the record as JSON")
     for added in (training, evaluation):
         added.add_argument("--config", type=Path, default=None, help="a TOML recipe; flags override it")
-        added.add_argument("--sandbox", metavar="X", help="process: run the agent's Python code with less isolation, on "
-                           "machines where bubblewrap can't be had (default: $FIRSTFAULT_SANDBOX, else bubblewrap)")  # fmt: skip
+        added.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation, where "
+                           "bubblewrap can't be had (default: $FIRSTFAULT_SANDBOX, else bubblewrap)")  # fmt: skip
         if arguments[:1] == [added.prog.split()[-1]]:
             _add_settings(added, arguments)
     verb(methods, "methods", "list the methods, with their papers")
