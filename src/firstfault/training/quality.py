@@ -70,13 +70,20 @@ def judge(process: PlantedProcess, tree: Tree, verdict: Verdict) -> str:
 
 
 def localization(process: PlantedProcess, trees: Sequence[Tree]) -> dict[str, float]:
-    """Searches per tree, and the shares of their outcomes (see `judge`); the share that found a success."""
-    verdicts = [(tree, verdict) for tree in trees for verdict in tree.verdicts]
-    outcomes = Counter(judge(process, tree, verdict) for tree, verdict in verdicts)
-    found = sum(any(probe.successes for probe in verdict.probes) for _, verdict in verdicts)
-    shares = {name: outcomes[name] for name in ("exact", "early", "late", "none", "unfinished")} | {"evidence": found}
-    searches = {"searches": len(verdicts) / len(trees)}
-    return searches | {name: value / max(1, len(verdicts)) for name, value in shares.items()}
+    """Searches per tree, and of the searches the shares with each outcome (see `judge`), and of those that
+
+    - named the first wrong step (`first_wrong`), from which a run may still be recoverable,
+    - had a probe that succeeded (`evidence`).
+    """
+    searches = [(tree, verdict) for tree in trees for verdict in tree.verdicts]
+    outcomes = Counter(judge(process, tree, verdict) for tree, verdict in searches)
+    shares = {name: outcomes[name] for name in ("exact", "early", "late", "none", "unfinished")}
+    shares["first_wrong"] = sum(
+        verdict.finished and verdict.step == process.first_wrong(tree.task, tree.nodes[verdict.leaf])
+        for tree, verdict in searches
+    )
+    shares["evidence"] = sum(any(probe.successes for probe in verdict.probes) for _, verdict in searches)
+    return {"searches": len(searches) / len(trees), **{k: n / max(1, len(searches)) for k, n in shares.items()}}
 
 
 @dataclass
