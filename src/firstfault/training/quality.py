@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import torch
 from torch import Tensor
@@ -114,15 +113,17 @@ def learn(
     the same tasks, and equal keys give equal rollouts, so that curves of one seed are paired. Success is that on the
     tasks `held_out`.
     """
-    policy = TabularPolicy.first(process)
-    numbers = count()
+    policy, number = TabularPolicy.first(process), 0
     spent = Point(0, 0, success_probability(process, held_out, policy))
     points = [spent]
     for _ in range(steps):
-        trees = list(_batch(method, process, policy, seed, numbers, prompts, tokens))
+        trees: list[Tree] = []
+        while len(trees) < prompts if tokens is None else sum(map(action_tokens, trees)) < tokens:
+            trees += grow(method, process, policy, process.train(seed, number, 1), (seed, number))
+            number += 1
         method.credit(trees)
         logits = policy.logits
-        for i in range(mini_batches):
+        for i in range(min(mini_batches, len(trees))):
             direction = gradients(method, trees[i::mini_batches], logits).sum(0)
             if norm := direction.norm():
                 logits = logits + step_size * direction / norm
@@ -132,25 +133,6 @@ def learn(
         spent = Point(rollouts, written, success_probability(process, held_out, policy))
         points.append(spent)
     return points
-
-
-def _batch(
-    method: Method,
-    process: PlantedProcess,
-    policy: TabularPolicy,
-    seed: int,
-    numbers: Iterator[int],
-    prompts: int,
-    tokens: int | None,
-) -> Iterator[Tree]:
-    written = 0
-    for done in count():
-        if done >= prompts if tokens is None else written >= tokens:
-            return
-        number = next(numbers)
-        [tree] = grow(method, process, policy, process.train(seed, number, 1), (seed, number))
-        written += action_tokens(tree)
-        yield tree
 
 
 def action_tokens(tree: Tree) -> int:

@@ -67,10 +67,10 @@ class TabularRollouts:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
         first, self.spent = self.spent, self.spent + n
         states = self.process.states(self.tree.task, node)
-        seen = all(state.phase == "good" for state in states)
-        return [self._complete(node, states[-1], first + i, flawless=seen) for i in range(n)]
+        flawless = all(state.phase == "good" for state in states)
+        return [self._complete(node, states[-1], first + i, flawless) for i in range(n)]
 
-    def _complete(self, node: Node, state: State, rollout: int, *, flawless: bool) -> Node:
+    def _complete(self, node: Node, state: State, rollout: int, flawless: bool) -> Node:
         draw = random.Random(f"{self.tree.key} {rollout}").random
         while not state.is_over:
             node, state = self._step(node, state, rollout, draw(), flawless)
