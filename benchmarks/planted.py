@@ -10,7 +10,6 @@ import argparse
 import json
 import platform
 import statistics
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,7 +86,8 @@ def measure(name: str, process: PlantedProcess, methods: dict[str, Method], prom
         snr, error = signal_to_noise(shares)
         zero = mean([not tree.has_gradient for tree in trees])
         quality = {"snr": snr, "snr_error": error, "zero": zero, "cosine": cosine(shares, exact)}
-        rows.append({"process": name, "method": label, **quality, **found})
+        numbers = {column: round(number, 5) for column, number in {**quality, **found}.items()}
+        rows.append({"process": name, "method": label, **numbers})
     return rows
 
 
@@ -96,7 +96,14 @@ def curves(name: str, process: PlantedProcess, tokens: float, seeds: int) -> lis
     held_out = process.train(seed=-1, first=0, n=64)
     options = {"steps": STEPS, "step_size": STEP_SIZE, "held_out": held_out}
     return [
-        {"process": name, "method": label, "equal": equal, "seed": seed, "points": [asdict(point) for point in points]}
+        {
+            "process": name,
+            "method": label,
+            "equal": equal,
+            "seed": seed,
+            "tokens": points[-1].tokens,
+            "success": [round(point.success, 4) for point in points],
+        }
         for seed in range(1, seeds + 1)
         for equal, size in [("rollouts", {"prompts": 16}), ("tokens", {"tokens": int(tokens)})]
         for label, method in [("GRPO", GRPO_), ("ELPO", ELPO_)]
@@ -151,7 +158,7 @@ def quality_tables(rows: list[dict]) -> list[str]:
         *table(
             ["process", "search", *SEARCHES],
             [
-                [row["process"], row["method"], *(f"{row[column]:.2f}" for column in SEARCHES.values())]
+                [row["process"], row["method"], *(f"{row[column]:.3f}" for column in SEARCHES.values())]
                 for row in sorted(searching, key=lambda row: processes.index(row["process"]))
             ],
         ),
@@ -177,26 +184,28 @@ def entropy_table(rows: list[dict]) -> list[str]:
 
 def area(curve: dict) -> float:
     """The mean success probability over the curve, by trapezoids."""
-    success = [point["success"] for point in curve["points"]]
-    return mean([(a + b) / 2 for a, b in pairwise(success)])
+    return mean([(a + b) / 2 for a, b in pairwise(curve["success"])])
 
 
 def curve_tables(curves: list[dict]) -> list[str]:
     lines = []
     for equal in ("rollouts", "tokens"):
-        rows = []
+        rows, ahead = [], {"GRPO": [], "ELPO": []}
         for process in PROCESSES:
-            both = [[c for c in curves if (c["process"], c["equal"], c["method"]) == (process, equal, method)]
-                    for method in ("GRPO", "ELPO")]  # fmt: skip
-            grpo, elpo = ([area(curve) for curve in mine] for mine in both)
-            for mine, areas, gain in zip(both, (grpo, elpo), ("", None), strict=True):
-                if gain is None:
-                    gain = spread([e - g for g, e in zip(grpo, elpo, strict=True)], "+")
-                shown = [spread([curve["points"][step]["success"] for curve in mine]) for step in SHOWN]
-                thousands = statistics.mean(curve["points"][-1]["tokens"] for curve in mine) / 1000
-                rows.append([process, mine[0]["method"], *shown, spread(areas), gain, f"{thousands:.1f}"])
+            cell = {method: [c for c in curves if (c["process"], c["equal"], c["method"]) == (process, equal, method)]
+                    for method in ahead}  # fmt: skip
+            gains = [area(elpo) - area(grpo) for grpo, elpo in zip(cell["GRPO"], cell["ELPO"], strict=True)]
+            if abs(statistics.mean(gains)) > 2 * statistics.stdev(gains) / len(gains) ** 0.5:
+                ahead["ELPO" if statistics.mean(gains) > 0 else "GRPO"].append(f"*{process}*")
+            for method, mine in cell.items():
+                shown = [spread([curve["success"][step] for curve in mine]) for step in SHOWN]
+                thousands = statistics.mean(curve["tokens"] for curve in mine) / 1000
+                gain = spread(gains, "+") if method == "ELPO" else ""
+                rows.append([process, method, *shown, spread([*map(area, mine)]), gain, f"{thousands:.1f}"])
         head = ["process", "method", *(f"step {step}" for step in SHOWN), "mean of the curve", "ELPO − GRPO"]
+        wins = "; ".join(f"{method} on {', '.join(where) or 'none'}" for method, where in ahead.items())
         lines += [f"Equal {equal}:", *table([*head, "1000 tokens"], rows)]
+        lines += [f"Ahead by more than two standard errors of the paired difference: {wins}.", ""]
     return lines
 
 
