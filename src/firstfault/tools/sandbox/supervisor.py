@@ -39,7 +39,7 @@ del sys.path[0]  # the code that will run here imports nothing of ours
 
 MAX_OUTPUT_BYTES = 1 << 16  # code that prints more is stopped
 MAX_THREADS = 32  # in one interpreter
-HANDSHAKE = 5.0  # seconds that a state has to fork
+HANDSHAKE = 2.0  # seconds that a state has to fork
 SWEEP = 1.0  # seconds after a failed fork at which what may have come of it is looked for
 SOCKET_BUFFER = 1 << 18  # takes any code whole
 LINUX = sys.platform == "linux"
