@@ -282,11 +282,8 @@ class Supervisor:
 
     def settle(self, call: Call) -> None:
         """A base has no child to make for this call any more."""
-        base = call.base
-        base.asked -= 1
-        base.permits = min(base.permits, base.asked)
-        if not base.asked and self.known.get(base.pid) is base:
-            base.signal(signal.SIGSTOP)
+        call.base.asked -= 1
+        call.base.permits = min(call.base.permits, call.base.asked)
 
     def read(self, call: Call) -> None:
         """Take what is in the pipe."""
@@ -331,6 +328,7 @@ class Supervisor:
                 if state is call.base and id != 0 and why != "unwanted":
                     self.drop(id)
             why = "died" if call.end else "hung" if why == "timed out" else "gone"
+        self.drop(call.id)  # the one that was to be settled
         self.answer(call, why)
 
     def release(self, call: Call) -> None:
@@ -339,6 +337,9 @@ class Supervisor:
         os.close(call.pipe)
         if call.state is not None and LINUX:
             self.forget(call.state.handle)
+        # not earlier: by now, it has closed what it has opened for its child
+        if call.state is not None and not call.base.asked and self.known.get(call.base.pid) is call.base:
+            call.base.signal(signal.SIGSTOP)
 
     def answer(self, call: Call, end: str, pages: int = 0) -> None:
         del self.calls[call.id]
