@@ -144,6 +144,7 @@ class Pool:
             state.parent.process = None
             return False
         if said != state.said:
+            state.worker.drop([answer["id"]])
             raise ReplayError(
                 f"the Python call {shorten(state.code, 80)!r} gave {shorten(state.said[1], 80)!r}, and "
                 f"{shorten(said[1] or said[0], 80)!r} when it was made again"
