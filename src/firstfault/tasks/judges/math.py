@@ -1,0 +1,38 @@
+r"""Judges of mathematics, by math-verify in a process that can be stopped.
+
+As the benchmarks have it, the form of an answer does not count but its value does: 2+3 is 5, 2/4 is 1/2, a unit is
+passed over, and 50 is 50 %, which is 0.5. Known limits: a unit is never converted (1 m is not 100 cm), not even
+missed; of a number with a base, such as 101_2, the base may be left out; letters of a text are compared exactly.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from firstfault.errors import UserError
+from firstfault.tasks.base import same_answer
+from firstfault.tasks.judges.sandbox import Sandbox
+
+SCRIPT = Path(__file__).with_name("_math.py")
+LONGEST = 1000  # characters; no answer to a problem is longer, and parsers do not like what is
+
+
+class MathJudge:
+    """Whether two answers to a maths problem are the same. `close` ends its processes."""
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("math_verify") is None:
+            raise UserError("judging mathematics needs math-verify; install it with pip install 'firstfault[math]'.")
+        self._sandbox = Sandbox(preload=("math_verify",))
+
+    async def same(self, given: str, gold: str) -> bool:
+        """Whether `given` says what `gold` says; False if that can't be found out in time."""
+        if same_answer(given, gold):
+            return True
+        if len(given) > LONGEST or not given.strip():
+            return False
+        return await self._sandbox.call(SCRIPT, "same", given, gold) is True
+
+    async def close(self) -> None:
+        await self._sandbox.close()
