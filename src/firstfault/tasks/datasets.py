@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +43,10 @@ class DataTasks(Judged):
         raise NotImplementedError
 
     def tests(self, task: Task) -> Examples | Asserts:
-        return self.row_tests(self.rows(training=task.info["part"] == "train")[task.info["row"]])
+        number = task.info["row"]
+        row = self.rows(training=task.info["part"] == "train")[number]
+        with self._reading(number, row):
+            return self.row_tests(row)
 
     def train(self, seed: int, first: int, n: int) -> list[Task]:
         rows = self.rows(training=True)
@@ -59,17 +64,22 @@ class DataTasks(Judged):
 
     def _task(self, rows: Rows, number: int, training: bool) -> Task:
         row = rows[number]
-        try:
+        with self._reading(number, row):
             task = self.task(row)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"row {number} of {type(self).__name__} is not in its published form ({type(error).__name__}: {error}; "
-                f"the columns are {', '.join(row)}); give a copy that is, or name the columns with --tasks dataset."
-            ) from error
         part = "train" if training else "held-out"
         instruction = INSTRUCTION[self.judging_of(task)]
         return Task(f"{task.question}\n\n{instruction}", task.answer, f"{part}-{number}",
                     {**task.info, "part": part, "row": number})  # fmt: skip
+
+    @contextmanager
+    def _reading(self, number: int, row: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"row {number} of {type(self).__name__} can't be read ({type(error).__name__}: {error}; the columns "
+                f"are {', '.join(row)}); give data with the published columns, or name them with --tasks dataset."
+            ) from error
 
     def tools(self) -> list[PythonTool]:
         return [PythonTool()]
@@ -110,7 +120,7 @@ class Dataset(DataTasks):
 
 def short_answer(question: str, answers: list[Any], **info: Any) -> Task:
     """A question with its right answers, the first of which is the usual one."""
-    answers = [str(answer) for answer in answers]
+    answers = [str(answer) for answer in answers if answer is not None]
     if not question.strip() or not answers or not answers[0].strip():
         raise ValueError("the question or the answer is empty")
     return Task(question, answers[0], info={**({"answers": answers} if len(answers) > 1 else {}), **info})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
+from pydantic import model_validator
+
 from firstfault.tasks.base import TaskSource, last_boxed, same_answer
 from firstfault.tasks.judges.code import Asserts, CodeJudge, Examples, program_in
-from firstfault.tasks.judges.math import MathJudge
+from firstfault.tasks.judges.math import MathJudge, require_math_verify
 from firstfault.tasks.judges.text import chosen, exact_match, f1
 from firstfault.tools import Session
 from firstfault.tree import Task
@@ -38,6 +40,12 @@ class Judged(TaskSource):
         """How answers are judged: as the same number or text; as mathematics; as one of `info["choices"]`; by exact
         match of the words, or also by F1; or as a program, by `tests`."""
         raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> Judged:
+        if self.judging == "math":
+            require_math_verify()
+        return self
 
     def judging_of(self, task: Task) -> Judging:
         """How the answers of one task are judged."""

@@ -33,6 +33,7 @@ def load_rows(source: str, split: str, configs: tuple[str, ...] = (), file: str 
         raise UserError(
             "data sets are read by datasets; install it with pip install 'firstfault[datasets]'."
         ) from error
+    datasets.disable_progress_bars()  # they would tear ours apart
     path = Path(source)
     try:
         if not path.exists() and (path.is_absolute() or path.suffix in BUILDERS):

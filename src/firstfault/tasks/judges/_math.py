@@ -28,6 +28,7 @@ def same(given: str, gold: str) -> bool:
     for trait in (_kind, _base):
         if None not in (trait(a), trait(b)) and trait(a) != trait(b):
             return False
+    a, b = (_without_unit(x) if not re.search("[A-Za-z]", y) else x for x, y in ((a, b), (b, a)))
     parsed = [parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (b, a)]
     return verify(*parsed, timeout_seconds=None, allow_set_relation_comp=True)
 
@@ -35,8 +36,8 @@ def same(given: str, gold: str) -> bool:
 def normalized(text: str) -> str:
     r"""The same answer in a spelling that math-verify reads as a person does.
 
-    >>> normalized("1½"), normalized("1.2e-3 m²"), normalized(r"1\,000"), normalized("20 dollars.")
-    ('\\frac{3}{2}', '1.2\\times 10^{-3} m^{2}', '1000', '20')
+    >>> normalized("1½"), normalized("1.2e-3 m²"), normalized(r"1\,000."), normalized("90°")
+    ('\\frac{3}{2}', '1.2\\times 10^{-3} m^{2}', '1000', '90^\\circ')
     """
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found[0].translate(SUPERSCRIPTS) + "}", text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
@@ -51,16 +52,19 @@ def normalized(text: str) -> str:
     if mixed:
         sign, whole, above, below = mixed[1], *map(int, mixed.groups()[1:])
         return f"{sign}\\frac{{{whole * below + above}}}{{{below}}}"
-    counted = re.fullmatch(r"([-+]?\\?\$?[\d.,]+(?:\s*/\s*\d+)?)\s+(?:[A-Za-z]{2,}\s*)+", text)
-    if counted and not re.search(rf"\b(?:{COUNTING})\b", text, re.IGNORECASE):
-        return counted[1]
     return text
+
+
+def _without_unit(text: str) -> str:
+    """A number without the unit, or what is counted, that is written after it."""
+    counted = re.fullmatch(r"([-+]?\\?\$?[\d.,]+(?:\s*/\s*\d+)?)\s+(?:[A-Za-z]{2,}(?:\^\{?\d\}?)?[\s/]*)+", text)
+    return counted[1] if counted and not re.search(rf"\b(?:{COUNTING})\b", text, re.IGNORECASE) else text
 
 
 def _plain(text: str) -> str:
     """A text without fonts, sizes and white space, in small letters."""
     text = re.sub(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"\\left|\\right|\\[,;: ]|\s", "", text).strip("$").casefold()
+    return re.sub(r"\\left|\\right|\\[,;: ]|\s", "", text).strip("$").rstrip(".").casefold()
 
 
 def _kind(text: str) -> str | None:

@@ -29,7 +29,7 @@ def call_function(preamble: str, source: str, name: str, arguments: str, hashed:
     """What a function, or a method of `Solution`, returns, as JSON; `arguments` are one JSON value a line."""
 
     def body(reply: int) -> None:
-        names = execute(preamble, source, "solution")
+        names = execute(preamble, source, "solution", without=name)
         function = getattr(names["Solution"](), name) if "Solution" in names else names[name]
         result = function(*(json.loads(line) for line in arguments.split("\n") if line.strip()))
         _write(reply, json.dumps(result).encode())
@@ -48,14 +48,15 @@ def pass_asserts(preamble: str, source: str, asserts: str, token: str) -> str | 
     return _sendable(_forked(body, "", read=None), hashed=False)
 
 
-def execute(preamble: str, source: str, name: str) -> dict:
-    """The names that a program defines. A program that calls exit() has come to its end, but defines nothing."""
+def execute(preamble: str, source: str, name: str, without: str = "") -> dict:
+    """The names that a preamble, but for one, and a program define. A main program may end with exit()."""
     sys.setrecursionlimit(50_000)
     names = {"__name__": name}
     if source[:1].isspace():  # the body of the function that the preamble begins
         source, preamble = preamble + source, ""
     try:
         exec(compile(preamble, "<preamble>", "exec"), names)
+        names.pop(without, None)
         exec(compile(source, "<program>", "exec"), names)
     except SystemExit:
         if name != "__main__":
@@ -78,6 +79,7 @@ def _forked(body, stdin: str, read: int | None) -> bytes | None:
             os.closerange(4 if read is None else 3, 256)
             sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
             sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
+            sys.stderr = open(2, "w", encoding="utf-8")  # noqa: SIM115
             body(reply)
             status = 0
         finally:

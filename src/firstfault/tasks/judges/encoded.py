@@ -28,7 +28,7 @@ def decoded_tests(text: str) -> list[dict[str, str]]:
     try:
         unpacked = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), MAX_BYTES)
         return json.loads(_Plain(io.BytesIO(unpacked)).load())
-    except (zlib.error, pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
+    except (zlib.error, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"these are no tests of LiveCodeBench: {error}") from error
 
 

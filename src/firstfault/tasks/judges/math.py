@@ -1,8 +1,10 @@
 r"""Judges of mathematics, by math-verify in a process that can be stopped.
 
 As the benchmarks have it, the form of an answer does not count but its value does: 2+3 is 5, 2/4 is 1/2, a unit is
-passed over, and 50 is 50 %, which is 0.5. Known limits: a unit is never converted (1 m is not 100 cm), not even
-missed; of a number with a base, such as 101_2, the base may be left out; letters of a text are compared exactly.
+passed over, and 50 is 50 %, which is 0.5. Of a number with a base, such as 101_2, the base may be left out.
+
+Known limits: a unit is neither converted nor missed (5 cm passes for 5 m, 1 m not for 100 cm); a time of day is read as
+a ratio (6:15 passes for 2:5); white space between digits is nothing (1 0 passes for 10), as in LaTeX.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ SCRIPT = Path(__file__).with_name("_math.py")
 LONGEST = 1000  # characters; no answer to a problem is longer, and parsers do not like what is
 
 
+def require_math_verify() -> None:
+    if importlib.util.find_spec("math_verify") is None:
+        raise UserError("judging mathematics needs math-verify; install it with pip install 'firstfault[math]'.")
+
+
 class MathJudge:
     """Whether two answers to a maths problem are the same. `close` ends its processes."""
 
     def __init__(self) -> None:
-        if importlib.util.find_spec("math_verify") is None:
-            raise UserError("judging mathematics needs math-verify; install it with pip install 'firstfault[math]'.")
         self._sandbox = Sandbox(preload=("math_verify",))
 
     async def same(self, given: str, gold: str) -> bool:
