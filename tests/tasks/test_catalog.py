@@ -267,6 +267,12 @@ MORE = {
         [code(READ)],
         [code("print(4)")],
     ),
+    "a program with tests as Python writes them": (
+        "open-agentrl-30k",
+        verl("skywork-code", "Add them.", "{'inputs': \"['1 2', '3']\", 'outputs': ['3', '3']}", "code"),
+        [code(READ)],
+        [code("print(4)")],
+    ),
     "a function of many arguments": (
         "open-agentrl-30k",
         verl("skywork-code", "Add them.", json.dumps({"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "f"}), "code"),
@@ -319,6 +325,14 @@ def test_tests_stay_out_of_the_task(tmp_path):
     path = saved("livecodebench", contest([stdin("", "1")], [stdin("", secret)]), tmp_path, "parquet")
     [task] = TASKS["livecodebench"](path=path).held_out(1)
     assert secret not in json.dumps([task.question, task.answer, task.info])
+
+
+def test_a_copy_of_the_repository_of_livecodebench_has_its_newest_file_only(tmp_path):
+    for name, number in (("test.jsonl", 1), ("test6.jsonl", 6)):
+        row = contest([stdin("", "1")], []) | {"question_content": f"Version {number}."}
+        (tmp_path / name).write_text(json.dumps(row))
+    [task] = TASKS["livecodebench"](path=tmp_path).held_out(5)
+    assert task.question.startswith("Version 6.")
 
 
 # Which part is trained on

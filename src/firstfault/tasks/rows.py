@@ -43,6 +43,8 @@ def load_rows(source: str, split: str, configs: tuple[str, ...] = (), file: str 
         elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
             saved = datasets.load_from_disk(source)
             rows = saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+        elif file is not None and (path / file).is_file():
+            rows = _load_file(str(path / file), Path(file).suffix)
         elif path.is_dir() and not set(configs) & set(datasets.get_dataset_config_names(source)):
             rows = datasets.load_dataset(source, split=split)
         elif file is not None and not path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import Any
 
@@ -26,11 +27,11 @@ class OpenAgentRL(Published):
         return short_answer(question, [row["reward_model"]["ground_truth"]], source=row["data_source"])
 
     def row_tests(self, row: dict[str, Any]) -> Examples | Asserts:
-        truth = row["reward_model"]["ground_truth"]
-        truth = json.loads(truth) if isinstance(truth, str) else truth
+        truth = _value(row["reward_model"]["ground_truth"])
         if "import_prefix" in truth:  # from LeetCode
             return Asserts(truth["import_prefix"], f"{truth['test_code']}\ncheck({truth['entry_point']})\n")
-        return Examples(tuple(truth["inputs"]), tuple(truth["outputs"]), truth.get("fn_name"))
+        inputs, outputs = (_value(truth[name]) for name in ("inputs", "outputs"))
+        return Examples(tuple(map(_text, inputs)), tuple(map(_text, outputs)), truth.get("fn_name"))
 
 
 class OpenAgentSFT(Published):
@@ -58,9 +59,22 @@ class OpenAgentSFT(Published):
         return turns
 
 
+def _value(written: Any) -> Any:
+    """What a text says in JSON, or as Python writes it: the set has both."""
+    if not isinstance(written, str):
+        return written
+    try:
+        return json.loads(written)
+    except ValueError:
+        return ast.literal_eval(written)  # which reads literals and evaluates nothing
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _call(call: dict[str, Any]) -> str:
     """A call of theirs as one of our tool, which is called otherwise."""
-    arguments = call["function"]["arguments"]
-    arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    arguments = _value(call["function"]["arguments"])
     written = json.dumps({"name": "python", "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>{written}</tool_call>"

@@ -14,15 +14,18 @@ import sys
 import threading
 import zlib
 
+MAX_FILES = 1024  # more than a process of the sandbox may have open
+
 
 def run_program(preamble: str, source: str, stdin: str, hashed: bool) -> str | None:
     """What a program prints when it reads `stdin`."""
 
     def body(reply: int) -> None:
+        os.dup2(reply, 1)
         execute(preamble, source, "__main__")
         sys.stdout.flush()
 
-    return _sendable(_forked(body, stdin, read=1), hashed)
+    return _sendable(_forked(body, stdin), hashed)
 
 
 def call_function(preamble: str, source: str, name: str, arguments: str, hashed: bool) -> str | None:
@@ -34,7 +37,7 @@ def call_function(preamble: str, source: str, name: str, arguments: str, hashed:
         result = function(*(json.loads(line) for line in arguments.split("\n") if line.strip()))
         _write(reply, json.dumps(result).encode())
 
-    return _sendable(_forked(body, "", read=None), hashed)
+    return _sendable(_forked(body), hashed)
 
 
 def pass_asserts(preamble: str, source: str, asserts: str, token: str) -> str | None:
@@ -45,7 +48,7 @@ def pass_asserts(preamble: str, source: str, asserts: str, token: str) -> str | 
         exec(compile(asserts, "<test>", "exec"), names)
         _write(reply, token.encode())
 
-    return _sendable(_forked(body, "", read=None), hashed=False)
+    return _sendable(_forked(body), hashed=False)
 
 
 def execute(preamble: str, source: str, name: str, without: str = "") -> dict:
@@ -64,34 +67,30 @@ def execute(preamble: str, source: str, name: str, without: str = "") -> dict:
     return names
 
 
-def _forked(body, stdin: str, read: int | None) -> bytes | None:
-    """Run `body` in a fork with these bytes on its stdin; `read` is what to read: 1 its stdout, None its reply."""
-    (given, give), (take, taken) = os.pipe(), os.pipe()
+def _forked(body, stdin: str = "") -> bytes | None:
+    """What `body` writes to the descriptor that it gets, in a fork with a stdin, but no stdout and stderr."""
+    (given, give), (take, reply) = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(given, 0)
-            os.dup2(taken if read == 1 else null, 1)
-            os.dup2(null, 2)
-            reply = os.dup2(taken, 3) if read is None else -1
-            os.closerange(4 if read is None else 3, 256)
-            sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
-            sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
-            sys.stderr = open(2, "w", encoding="utf-8")  # noqa: SIM115
+            null = os.open(os.devnull, os.O_WRONLY)
+            for source, target in ((given, 0), (null, 1), (null, 2)):
+                os.dup2(source, target)
+            os.closerange(3, reply)
+            os.closerange(reply + 1, MAX_FILES)
+            sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, "r" if fd == 0 else "w", encoding="utf-8")
+                                                 for fd in (0, 1, 2))  # fmt: skip
             body(reply)
             status = 0
         finally:
             os._exit(status)
     os.close(given)
-    os.close(taken)
-    feeder = threading.Thread(target=_feed, args=(give, stdin.encode()), daemon=True)
-    feeder.start()
+    os.close(reply)
+    threading.Thread(target=_feed, args=(give, stdin.encode()), daemon=True).start()
     with open(take, "rb") as pipe:
         output = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    return output if status == 0 else None
+    return output if os.waitpid(pid, 0)[1] == 0 else None
 
 
 def _feed(pipe: int, data: bytes) -> None:
