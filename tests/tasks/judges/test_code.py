@@ -58,6 +58,7 @@ PROGRAMS = {
     "prints instead": ("def add(a, b):\n    print(a + b)", ADD, False),
     "a text": ("def add(a, b):\n    return str(a + b)", ADD, False),
     "another name": ("def plus(a, b):\n    return a + b", ADD, False),
+    "another name, after a blank line": ("\ndef plus(a, b):\n    return a + b", ADD, False),
     "equal to all": ("class E:\n    def __eq__(self, other): return True\ndef add(a, b):\n    return E()", ADD, False),
     "writes its reply": ("import os\nfor i in range(9):\n    os.write(i, b'3')\ndef add(a, b): pass", ADD, False),
     "exits": ("def add(a, b):\n    exit()", ADD, False),

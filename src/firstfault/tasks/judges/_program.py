@@ -44,7 +44,10 @@ def pass_asserts(preamble: str, source: str, asserts: str, token: str) -> str | 
     """`token`, if nothing raised in the program and then in the asserts."""
 
     def body(reply: int) -> None:
-        names = execute(preamble, source, "solution")
+        if source.lstrip("\n")[:1] in (" ", "\t"):  # the body of the function that the preamble begins
+            names = execute("", preamble + source, "solution")
+        else:
+            names = execute(preamble, source, "solution")
         exec(compile(asserts, "<test>", "exec"), names)
         _write(reply, token.encode())
 
@@ -55,8 +58,6 @@ def execute(preamble: str, source: str, name: str, without: str = "") -> dict:
     """The names that a preamble, but for one, and a program define. A main program may end with exit()."""
     sys.setrecursionlimit(50_000)
     names = {"__name__": name}
-    if source[:1].isspace():  # the body of the function that the preamble begins
-        source, preamble = preamble + source, ""
     try:
         exec(compile(preamble, "<preamble>", "exec"), names)
         names.pop(without, None)
