@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-from inspect import signature
+import random
 
 import pytest
 
 from firstfault.tasks.judges.code import Asserts, CodeJudge, Examples, program_in, same_output
-from firstfault.tools import PythonTool
 
 SUM = Examples(inputs=("1 2\n", "3\n4\n"), outputs=("3\n", "7\n"))
 ADD = Examples(inputs=("1\n2", "[1]\n[2]"), outputs=("3", "[1, 2]"), function="add")
@@ -28,6 +27,25 @@ PROGRAMS = {
     "exits at its end": (READ + "\nexit()", SUM, True),
     "a future import": ("from __future__ import annotations\n" + READ, SUM, True),
     "imports nothing": ("print(sum(map(int, sys.stdin.buffer.read().split())))", SUM, True),
+    "exits in a hurry": (READ + "\nsys.stdout.flush()\nimport os\nos._exit(0)", SUM, True),
+    "prints at exit": (
+        "import atexit\natexit.register(lambda: print(*map(sum, [data])))\n"
+        "data = list(map(int, sys.stdin.read().split()))",
+        SUM,
+        True,
+    ),
+    "an output of its own": (
+        "import io, os\nsys.stdout = io.StringIO()\n" + READ + "\nos.write(1, sys.stdout.getvalue().encode())",
+        SUM,
+        True,
+    ),
+    "does not read": ("print(3)", Examples(("x" * 10**6,), ("3",)), True),
+    "a thread": (
+        "import threading\nt = threading.Thread(target=lambda: print(sum(map(int, sys.stdin.read().split()))))\n"
+        "t.start()\nt.join()",
+        SUM,
+        True,
+    ),
     "white space": (READ + "\nprint('  ')", SUM, True),
     "writes to the file": ("import os\nos.write(1, str(sum(map(int, open(0).read().split()))).encode())", SUM, True),
     "warns on stderr": (READ + "\nprint('done', file=sys.stderr)", SUM, True),
@@ -98,26 +116,21 @@ def test_programs(name, verdicts):
     assert verdicts[name] is PROGRAMS[name][2]
 
 
-LARGE = " ".join(map(str, range(30_000)))
+NUMBERS = random.Random(0).sample(range(10**9), 30_000)
+LARGE = " ".join(map(str, NUMBERS))  # 300 kB that do not compress well
 
 
-@pytest.mark.parametrize(
-    ("program", "tests", "verdict"),
-    [
-        ("n = int(input())\nprint(*range(n))", Examples(("30000",), (LARGE,)), True),
-        ("n = int(input())\nprint(*range(1, n + 1))", Examples(("30000",), (LARGE,)), False),
-        ("def f(n): return list(range(n))", Examples(("30000",), (json.dumps(list(range(30_000))),), "f"), True),
-        ("def f(n): return list(range(n))[::-1]", Examples(("30000",), (json.dumps(list(range(30_000))),), "f"), False),
-    ],
-)
-def test_large_outputs(program, tests, verdict):
+LARGE_TESTS = [
+    ("print(*map(int, input().split()))", Examples((LARGE,), (LARGE,)), True),
+    ("print(*map(int, input().split()[1:]))", Examples((LARGE,), (LARGE,)), False),
+    ("def f(x): return x", Examples((json.dumps(NUMBERS),), (json.dumps(NUMBERS),), "f"), True),
+    ("def f(x): return x[1:]", Examples((json.dumps(NUMBERS),), (json.dumps(NUMBERS),), "f"), False),
+]
+
+
+@pytest.mark.parametrize(("program", "tests", "verdict"), LARGE_TESTS, ids=range(len(LARGE_TESTS)))
+def test_large_inputs_and_outputs(program, tests, verdict):
     assert judged(program, tests) is verdict
-
-
-@pytest.mark.skipif("preload" not in signature(PythonTool).parameters, reason="needs a tool that keeps its state")
-@pytest.mark.parametrize(("output", "verdict"), [("30000", True), ("29999", False)])
-def test_large_inputs(output, verdict):
-    assert judged("print(len(input().split()))", Examples((LARGE,), (output,))) is verdict
 
 
 def judged(program: str, tests: Examples) -> bool:

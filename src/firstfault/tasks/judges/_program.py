@@ -1,10 +1,11 @@
 """Runs a program that a model wrote on one test: the source of this file runs in the sandbox (see `code.py`).
 
-The program runs in a process forked for it, and only its output comes back: what it should print or return is not
-known here. With `hashed`, it is the hash of the output that comes back, where that is too long to be sent. Each
-function returns None if the program did not come to its end.
+Each test is a call of the tool, in a process of its own, and only its output comes back: what a program should print
+or return is not known here. With `hashed`, it is the hash of the output that comes back, where that is too long to be
+sent. What raises or ends its process gives no reply.
 """
 
+import atexit
 import base64
 import contextlib
 import hashlib
@@ -14,44 +15,34 @@ import sys
 import threading
 import zlib
 
-MAX_FILES = 1024  # more than a process of the sandbox may have open
 
-
-def run_program(preamble: str, source: str, stdin: str, hashed: bool) -> str | None:
+def run_program(preamble: str, source: str, stdin: str, hashed: bool) -> str:
     """What a program prints when it reads `stdin`."""
-
-    def body(reply: int) -> None:
-        os.dup2(reply, 1)
+    os._exit = sys.exit  # some end so, to be fast
+    with streams(stdin) as output:
         execute(preamble, source, "__main__")
-        sys.stdout.flush()
+        atexit._run_exitfuncs()  # where some print
+    return _sendable(bytes(output), hashed)
 
-    return _sendable(_forked(body, stdin), hashed)
 
-
-def call_function(preamble: str, source: str, name: str, arguments: str, hashed: bool) -> str | None:
+def call_function(preamble: str, source: str, name: str, arguments: str, hashed: bool) -> str:
     """What a function, or a method of `Solution`, returns, as JSON; `arguments` are one JSON value a line."""
-
-    def body(reply: int) -> None:
+    with streams():
         names = execute(preamble, source, "solution", without=name)
         function = getattr(names["Solution"](), name) if "Solution" in names else names[name]
         result = function(*(json.loads(line) for line in arguments.split("\n") if line.strip()))
-        _write(reply, json.dumps(result).encode())
-
-    return _sendable(_forked(body), hashed)
+    return _sendable(json.dumps(result).encode(), hashed)
 
 
-def pass_asserts(preamble: str, source: str, asserts: str, token: str) -> str | None:
-    """`token`, if nothing raised in the program and then in the asserts."""
-
-    def body(reply: int) -> None:
+def pass_asserts(preamble: str, source: str, asserts: str, token: str) -> str:
+    """`token`, if nothing raises in the program and then in the asserts."""
+    with streams():
         if source.lstrip("\n")[:1] in (" ", "\t"):  # the body of the function that the preamble begins
             names = execute("", preamble + source, "solution")
         else:
             names = execute(preamble, source, "solution")
         exec(compile(asserts, "<test>", "exec"), names)
-        _write(reply, token.encode())
-
-    return _sendable(_forked(body), hashed=False)
+    return _sendable(token.encode(), hashed=False)
 
 
 def execute(preamble: str, source: str, name: str, without: str = "") -> dict:
@@ -68,46 +59,48 @@ def execute(preamble: str, source: str, name: str, without: str = "") -> dict:
     return names
 
 
-def _forked(body, stdin: str = "") -> bytes | None:
-    """What `body` writes to the descriptor that it gets, in a fork with a stdin, but no stdout and stderr."""
-    (given, give), (take, reply) = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            for source, target in ((given, 0), (null, 1), (null, 2)):
-                os.dup2(source, target)
-            os.closerange(3, reply)
-            os.closerange(reply + 1, MAX_FILES)
-            sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, "r" if fd == 0 else "w", encoding="utf-8")
-                                                 for fd in (0, 1, 2))  # fmt: skip
-            body(reply)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(given)
-    os.close(reply)
-    threading.Thread(target=_feed, args=(give, stdin.encode()), daemon=True).start()
-    with open(take, "rb") as pipe:
-        output = pipe.read()
-    return output if os.waitpid(pid, 0)[1] == 0 else None
+@contextlib.contextmanager
+def streams(stdin: str = ""):
+    """Have a program read `stdin`, and collect what it prints, which is complete when the context ends."""
+    output = bytearray()
+    (given, give), (take, taken), null = os.pipe(), os.pipe(), os.open(os.devnull, os.O_RDWR)
+    own = os.dup(1)
+    for new, descriptor in ((given, 0), (taken, 1), (null, 2)):
+        os.dup2(new, descriptor)
+        os.close(new)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(descriptor, mode, encoding="utf-8", closefd=False)
+                                         for descriptor, mode in enumerate("rww"))  # fmt: skip
+    out = sys.stdout
+    feeder = threading.Thread(target=_feed, args=(give, stdin.encode()), daemon=True)
+    reader = threading.Thread(target=_drain, args=(take, output), daemon=True)
+    feeder.start()
+    reader.start()
+    try:
+        yield output
+        for file in {sys.stdout, out}:
+            with contextlib.suppress(ValueError):  # it is closed
+                file.flush()
+    finally:
+        sys.stdout = sys.stderr = sys.__stdout__
+        for descriptor in (1, 2, 0):
+            os.dup2(own, descriptor)
+    reader.join()
 
 
 def _feed(pipe: int, data: bytes) -> None:
     with contextlib.suppress(BrokenPipeError):  # it need not read all
-        _write(pipe, data)
+        while data:
+            data = data[os.write(pipe, data) :]
     os.close(pipe)
 
 
-def _write(pipe: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(pipe, data) :]
+def _drain(pipe: int, output: bytearray) -> None:
+    while data := os.read(pipe, 1 << 16):
+        output += data
+    os.close(pipe)
 
 
-def _sendable(output: bytes | None, hashed: bool) -> str | None:
-    if output is None:
-        return None
+def _sendable(output: bytes, hashed: bool) -> str:
     return hash_of(output.decode(errors="replace")) if hashed else base64.b64encode(zlib.compress(output)).decode()
 
 

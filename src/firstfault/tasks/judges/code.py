@@ -53,20 +53,20 @@ class CodeJudge:
     """Whether a program passes all its tests. `timeout` (seconds) is for each. `close` ends its processes."""
 
     def __init__(self, timeout: float = 10.0) -> None:
-        self._sandbox = Sandbox(timeout=timeout)
+        self._sandbox = Sandbox(SCRIPT, preload=(*MODULES, "typing"), timeout=timeout)
 
     async def passes(self, program: str, tests: Examples | Asserts) -> bool:
         program = (tests.preamble, program)
         if isinstance(tests, Asserts):
             token = secrets.token_hex(16)
-            return _unpacked(await self._sandbox.call(SCRIPT, "pass_asserts", *program, tests.code, token)) == token
+            return _unpacked(await self._sandbox.call("pass_asserts", *program, tests.code, token)) == token
         for given, expected in zip(tests.inputs, tests.outputs, strict=True):
             hashed = len(expected) > LONG
             if tests.function is None:
-                reply = await self._sandbox.call(SCRIPT, "run_program", *program, given, hashed)
+                reply = await self._sandbox.call("run_program", *program, given, hashed)
                 same = same_output
             else:
-                reply = await self._sandbox.call(SCRIPT, "call_function", *program, tests.function, given, hashed)
+                reply = await self._sandbox.call("call_function", *program, tests.function, given, hashed)
                 same, expected = same_json, json.dumps(json.loads(expected))
             output = reply if hashed else _unpacked(reply)
             if output is None or not (output == hash_of(expected) if hashed else same(output, expected)):
