@@ -2,9 +2,11 @@
 
 from firstfault.tasks.arithmetic import Arithmetic
 from firstfault.tasks.base import TaskSource
+from firstfault.tasks.catalog import PUBLISHED
+from firstfault.tasks.datasets import Dataset
 from firstfault.tasks.jsonl import JsonlTasks
 from firstfault.tasks.mix import Mix
 
-TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic}
+TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "dataset": Dataset, **PUBLISHED}
 
-__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "Mix", "TaskSource"]
+__all__ = ["TASKS", "Arithmetic", "Dataset", "JsonlTasks", "Mix", "TaskSource"]
