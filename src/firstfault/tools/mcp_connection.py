@@ -132,6 +132,7 @@ class Connection:
         self._opened = asyncio.Event()
         self._end = asyncio.Event()
         self._last_words = ""
+        self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def _hold(self) -> None:
@@ -142,6 +143,8 @@ class Connection:
                         self._client = await stack.enter_async_context(self._server.client(stderr))
                     self._opened.set()
                     await self._end.wait()
+            except Exception as error:  # told by `open`, or by the call that it breaks off
+                self._error = error
             finally:
                 self._last_words = _tail(stderr)
 
@@ -159,7 +162,7 @@ class Connection:
         finally:
             opened.cancel()
         if not self._opened.is_set():
-            raise await self._refusal("can't be started", self._task.exception())
+            raise await self._refusal("can't be started", self._error)
 
     @_in_loop
     async def list_tools(self) -> list[Schema]:
@@ -209,10 +212,8 @@ class Connection:
         self._leave()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=CLOSING)
-            if self._task.done() and not self._task.cancelled():
-                self._task.exception()  # seen: what it has to say has been told where it mattered
 
-    async def _refusal(self, what: str, error: BaseException | None) -> UserError:
+    async def _refusal(self, what: str, error: Exception | None) -> UserError:
         await self.close()
         words = f"; its last words: {self._last_words}" if self._last_words else ""
         return UserError(f"{self._server.name} {what} ({_reason(error)}){words}.")
