@@ -223,3 +223,12 @@ def test_equals_sign_keeps_the_underscores_of_a_value(prepare, tmp_path):
 
 def test_stop_string_can_be_given_as_a_flag(prepare):
     assert prepare("", "--agent.stop", "Observation:")["agent"]["stop"] == ["Observation:"]
+
+
+def test_lists_are_flags_that_may_be_repeated(prepare, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(f'def {name}() -> str:\n    """{name}"""\n')
+    files = [str(tmp_path / f"{name}.py") for name in ("one", "two")]
+    assert prepare("", "--functions", files[0], f"--functions={files[1]}")["functions"] == files
+    assert prepare(f'functions = "{files[0]}"')["functions"] == files[:1]
+    assert prepare(f'functions = ["{files[0]}"]', "--functions", files[1])["functions"] == files[1:]
