@@ -319,9 +319,9 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere servers have to see the end of their stdin")
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=lambda end: end.name)
-def test_no_server_outlives_this_process(tmp_path, started, end):
-    command = f"{COMMAND} --stubborn --log {tmp_path / 'log'}"
+@pytest.mark.parametrize(("end", "manners"), [(signal.SIGKILL, "--stubborn"), (signal.SIGINT, "")])
+def test_no_server_outlives_this_process(tmp_path, started, end, manners):
+    command = f"{COMMAND} {manners} --log {tmp_path / 'log'}"
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     assert is_alive(started()[-1])
