@@ -134,12 +134,16 @@ class Connection:
         self._last_words = ""
         self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None  # of the start
 
     async def _hold(self) -> None:
+        if self._end.is_set():  # left before it began
+            return
         with tempfile.TemporaryFile() as stderr:
             try:
                 async with AsyncExitStack() as stack:
-                    async with self._server.starting, asyncio.timeout(PATIENCE):
+                    async with asyncio.timeout(None) as self._limit, self._server.starting:
+                        self._limit.reschedule(asyncio.get_running_loop().time() + PATIENCE)
                         self._client = await stack.enter_async_context(self._server.client(stderr))
                     self._opened.set()
                     await self._end.wait()
@@ -201,10 +205,10 @@ class Connection:
         _loop().call_soon_threadsafe(self._leave)
 
     def _leave(self) -> None:
-        if self._opened.is_set():
-            self._end.set()
-        elif self._task is not None:
-            self._task.cancel()
+        self._end.set()
+        is_starting = self._limit is not None and not self._opened.is_set() and not self._task.done()
+        if is_starting and not self._limit.expired():
+            self._limit.reschedule(0)  # not a cancellation: a second one would break the end of the server off
 
     @_in_loop
     async def close(self) -> None:
