@@ -3,5 +3,6 @@
 from .base import Observation, ReplayError, Session, Tool, ToolError
 from .functions import FunctionTool
 from .python import PythonTool
+from .search import SearchTool
 
-__all__ = ["FunctionTool", "Observation", "PythonTool", "ReplayError", "Session", "Tool", "ToolError"]
+__all__ = ["FunctionTool", "Observation", "PythonTool", "ReplayError", "SearchTool", "Session", "Tool", "ToolError"]
