@@ -3,8 +3,9 @@
 from firstfault.tasks.arithmetic import Arithmetic
 from firstfault.tasks.base import TaskSource
 from firstfault.tasks.jsonl import JsonlTasks
+from firstfault.tasks.lore import Lore
 from firstfault.tasks.mix import Mix
 
-TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic}
+TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "lore": Lore}
 
-__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "Mix", "TaskSource"]
+__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "Lore", "Mix", "TaskSource"]
