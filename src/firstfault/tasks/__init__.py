@@ -2,10 +2,12 @@
 
 from firstfault.tasks.arithmetic import Arithmetic
 from firstfault.tasks.base import TaskSource
+from firstfault.tasks.catalog import PUBLISHED
+from firstfault.tasks.datasets import Dataset
 from firstfault.tasks.jsonl import JsonlTasks
 from firstfault.tasks.lore import Lore
 from firstfault.tasks.mix import Mix
 
-TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "lore": Lore}
+TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "lore": Lore, "dataset": Dataset, **PUBLISHED}
 
-__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "Lore", "Mix", "TaskSource"]
+__all__ = ["TASKS", "Arithmetic", "Dataset", "JsonlTasks", "Lore", "Mix", "TaskSource"]

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from firstfault.tasks.base import Turn, last_boxed
+from firstfault.tasks.judges.text import exact_match, f1
 from firstfault.tasks.mistakes import FlawedTasks
-from firstfault.tasks.text_match import f1_score, normalize_answer
 from firstfault.tasks.world import SYNONYMS, TRAPS, World, make_world, nothing_known
 from firstfault.tools import SearchTool, Session
 from firstfault.tree import Node, Task
@@ -128,8 +128,8 @@ class Lore(FlawedTasks):
     async def judge(self, task: Task, answer: str, session: Session) -> tuple[bool, float]:
         """Success is the right name, letter case, articles and punctuation aside."""
         boxed = last_boxed(answer) or ""
-        success = normalize_answer(boxed) == normalize_answer(task.answer)
-        return success, f1_score(boxed, task.answer) if self.reward == "f1" else float(success)
+        success = exact_match(boxed, [task.answer])
+        return success, f1(boxed, [task.answer]) if self.reward == "f1" else float(success)
 
     def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
         """The first step with a search that finds neither the next fact of the chain first, nor what one found before.

@@ -128,7 +128,8 @@ class Corpus:
             import datasets
         except ImportError as error:
             raise UserError(
-                f"the corpus {self.source} needs the package datasets; install firstfault[datasets], or give a .jsonl."
+                f"the corpus {self.source} is read by datasets; install it with pip install 'firstfault[datasets]', or "
+                "give a .jsonl."
             ) from error
         datasets.disable_progress_bars()  # they would tear ours apart
         try:
