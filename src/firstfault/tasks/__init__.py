@@ -5,8 +5,9 @@ from firstfault.tasks.base import TaskSource
 from firstfault.tasks.catalog import PUBLISHED
 from firstfault.tasks.datasets import Dataset
 from firstfault.tasks.jsonl import JsonlTasks
+from firstfault.tasks.lore import Lore
 from firstfault.tasks.mix import Mix
 
-TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "dataset": Dataset, **PUBLISHED}
+TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "lore": Lore, "dataset": Dataset, **PUBLISHED}
 
-__all__ = ["TASKS", "Arithmetic", "Dataset", "JsonlTasks", "Mix", "TaskSource"]
+__all__ = ["TASKS", "Arithmetic", "Dataset", "JsonlTasks", "Lore", "Mix", "TaskSource"]

@@ -4,6 +4,7 @@ from .base import Observation, ReplayError, Session, Tool, ToolError
 from .functions import FunctionTool, ObjectTool
 from .mcp import MCPTool
 from .python import PythonTool
+from .search import SearchTool
 
 __all__ = [
     "FunctionTool",
@@ -12,6 +13,7 @@ __all__ = [
     "Observation",
     "PythonTool",
     "ReplayError",
+    "SearchTool",
     "Session",
     "Tool",
     "ToolError",

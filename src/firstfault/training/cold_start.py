@@ -13,6 +13,7 @@ from rich.console import Console
 
 from firstfault import __version__
 from firstfault.agent.chat import Chat
+from firstfault.cache import cache_folder
 from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig, RunConfig
 from firstfault.errors import UserError
 from firstfault.losses import negative_log_likelihood
@@ -68,8 +69,7 @@ def cold_start(
         sample,
     ]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("FIRSTFAULT_CACHE") or Path.home() / ".cache" / "firstfault")
-    folder = cache / f"tiny-{key}"
+    folder = cache_folder() / f"tiny-{key}"
     if not folder.exists():
         _teach(source, config, schemas, folder, done)
     return folder
