@@ -4,7 +4,9 @@ from firstfault.tasks.arithmetic import Arithmetic
 from firstfault.tasks.base import TaskSource
 from firstfault.tasks.jsonl import JsonlTasks
 from firstfault.tasks.mix import Mix
+from firstfault.tasks.programs import Programs
+from firstfault.tasks.stateful import Stateful
 
-TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic}
+TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "stateful": Stateful, "programs": Programs}
 
-__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "Mix", "TaskSource"]
+__all__ = ["TASKS", "Arithmetic", "JsonlTasks", "Mix", "Programs", "Stateful", "TaskSource"]
