@@ -9,9 +9,10 @@ from firstfault.tasks.chains import calls_python
 from firstfault.tasks.stateful import execute
 from firstfault.tree import Task
 
+NOTHING = "(no output)"
 TASK = Task("", "33", info={"start": {"a": 5, "b": 9}, "operations": [["a", "gain", 6], ["b", "multiply by", 2],
                                                                      ["a", "grow", "b"]]})  # fmt: skip
-START = ("a=5;b=9", "(no output)")
+START = ("a=5;b=9", NOTHING)
 
 
 def run_of(calls):
@@ -46,21 +47,21 @@ def test_a_silent_mistake_destroys_what_a_variable_held():
 @pytest.mark.parametrize(
     ("calls", "success", "step"),
     [
-        ([START, ("a+=6", "(no output)"), ("b*=2", "(no output)"), ("a+=b", "(no output)"), ("a+b", "47")], True, None),
-        ([START, ("a = a + 6", "(no output)"), ("b = 2 * b; a += b", "(no output)"), ("print(a + b)", "47")], True, None),
-        ([("a=5", "(no output)"), ("b=9", "(no output)"), ("a+=6\nb+=b\na+=b\na+b", "47")], True, None),
-        ([START, ("a", "5"), ("a+=6", "(no output)"), ("c=3", "(no output)"), ("b*=2;a+=b", "(no output)")], True, None),
-        ([START, ("a=6", "(no output)"), ("b*=2", "(no output)")], False, 2),
-        ([START, ("a+=6", "(no output)"), ("del b", "(no output)")], False, 3),
-        ([START, ("b*=2", "(no output)"), ("a+=6", "(no output)")], False, 2),  # another order
-        ([START, ("a=grow(a,6)", "NameError: name 'grow' is not defined"), ("a+=6", "(no output)")], True, 2),
+        ([START, ("a+=6", NOTHING), ("b*=2", NOTHING), ("a+=b", NOTHING), ("a+b", "47")], True, None),
+        ([START, ("a = a + 6", NOTHING), ("b = 2 * b; a += b", NOTHING), ("print(a + b)", "47")], True, None),
+        ([("a=5", NOTHING), ("b=9", NOTHING), ("a+=6\nb+=b\na+=b\na+b", "47")], True, None),
+        ([START, ("a", "5"), ("a+=6", NOTHING), ("c=3", NOTHING), ("b*=2;a+=b", NOTHING)], True, None),
+        ([START, ("a=6", NOTHING), ("b*=2", NOTHING)], False, 2),
+        ([START, ("a+=6", NOTHING), ("del b", NOTHING)], False, 3),
+        ([START, ("b*=2", NOTHING), ("a+=6", NOTHING)], False, 2),  # another order
+        ([START, ("a=grow(a,6)", "NameError: name 'grow' is not defined"), ("a+=6", NOTHING)], True, 2),
         ([START, ("a+=6", "Error: stopped after 2 s")], False, 2),
-        ([START, ("for i in range(6): a+=1", "(no output)")], False, 2),  # right, but nothing that is followed
-        ([START, ("a+=6.0", "(no output)")], False, 2),
-        ([START, ("a+=" + "(" * 300 + "6" + ")" * 300, "(no output)")], False, 2),
-        ([START, ("a+=" + "-" * 3000 + "6", "(no output)")], False, 2),
-        ([START, (";".join(["a*=a"] * 40), "(no output)")], False, 2),
-        ([START, ("a+=6", "(no output)")], False, 3),
+        ([START, ("for i in range(6): a+=1", NOTHING)], False, 2),  # right, but nothing that is followed
+        ([START, ("a+=6.0", NOTHING)], False, 2),
+        ([START, ("a+=" + "(" * 300 + "6" + ")" * 300, NOTHING)], False, 2),
+        ([START, ("a+=" + "-" * 3000 + "6", NOTHING)], False, 2),
+        ([START, (";".join(["a*=a"] * 40), NOTHING)], False, 2),
+        ([START, ("a+=6", NOTHING)], False, 3),
         ([], False, 1),
     ],
 )  # fmt: skip

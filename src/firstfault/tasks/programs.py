@@ -1,4 +1,4 @@
-"""Programs: a function of a list, built up in an interpreter session step by step, and judged on hidden inputs."""
+"""Programs: a function of a number, built up in an interpreter session step by step, and judged on hidden inputs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from firstfault.tasks.mistakes import Kind
 from firstfault.tools.base import Session
 from firstfault.tree import Node, Task
 
-Numbers = list[int]
-
 
 class Word(NamedTuple):
-    """A word for an operation on the list `{x}` with the number `{k}`: its code, and that of who falls for the trap."""
+    """A word for an operation on the number `{n}` with `{k}`: its code, and that of who falls for the trap."""
 
     code: str
     trap: Kind | None = None
@@ -29,21 +27,20 @@ class Word(NamedTuple):
 
 
 WORDS = {
-    "add": Word("[v+{k} for v in {x}]"),
-    "multiply by": Word("[v*{k} for v in {x}]"),
-    "drop multiples of": Word("[v for v in {x} if v%{k}]"),
-    "divide by": Word("[v//{k} for v in {x}]", "silent", "[int(v/{k}) for v in {x}]"),
-    "modulo": Word("[v%{k} for v in {x}]", "silent", "[abs(v)%{k} for v in {x}]"),
-    "take from": Word("[{k}-v for v in {x}]", "recoverable", "[v-{k} for v in {x}]"),
-    "prepend": Word("[{k},*{x}]", "recoverable", "[*{x},{k}]"),
-    "cap": Word("[min(v,{k}) for v in {x}]", "dead_end"),
-    "floor": Word("[max(v,{k}) for v in {x}]", "dead_end"),
+    "add": Word("{n}+{k}"),
+    "multiply by": Word("{n}*{k}"),
+    "divide by": Word("{n}//{k}", "silent", "int({n}/{k})"),
+    "distance to": Word("abs({n}-{k})", "silent", "{n}-{k}"),
+    "take from": Word("{k}-{n}", "recoverable", "{n}-{k}"),
+    "square and add": Word("{n}**2+{k}", "recoverable", "{n}*2+{k}"),
+    "cap": Word("min({n},{k})", "dead_end"),
+    "floor": Word("max({n},{k})", "dead_end"),
 }
 TRAPS = {word: trap for word, (_, trap, _) in WORDS.items()}
 NAMES = [ordinal.lower() for ordinal in ORDINALS]
 COUNTS = ("one", "two")  # of the public examples
-LARGEST, LONGEST = 99, 5  # number and list in what the public examples show
-HIDDEN = 6  # inputs, at least
+LARGEST = 999  # on the way of the public examples
+HIDDEN = 8  # inputs, at least
 TRIES = 60
 KNOWN = {*NAMES, "abs", "int", "max", "min"}  # names that mean the same in every program
 
@@ -53,23 +50,23 @@ class Programs(Chains):
 
     >>> task = Programs(operations_max=4).train(seed=0, first=0, n=1)[0]
     >>> print(task.question)
-    Define functions of a list, each on top of the last.
-    First prepend 5.
-    Second modulo 3.
-    Third take from 5.
-    Fourth prepend 9.
-    Example one: fourth([9,3,9])==[9,3,5,5,5]
-    Example two: fourth([5,7,2])==[9,3,3,4,3]
+    Define functions of a number n, each on top of the last.
+    First square and add 6.
+    Second add 7.
+    Third take from 8.
+    Fourth multiply by 3.
+    Example one: fourth(9)==-258
+    Example two: fourth(3)==-42
 
     The examples are code, which the agent runs in its own session: `True` or `False`. A run succeeds if the function
     that it names, as its session defines it then, is right on hidden inputs, whose outputs the session never sees.
 
     How demonstrations fall for the traps among `WORDS`:
 
-    - silent (divide by, modulo): wrong for numbers below zero, which the hidden inputs have there, but no example;
-    - recoverable (take from, prepend): wrong, which the public examples show; then the demonstration
-      defines the step again, and with it all that is on top, or answers nevertheless;
-    - dead end (cap, floor): they call a function of that name, which there is none, once more, and give up.
+    - silent (divide by, distance to): wrong in a case that the hidden inputs have, and no example;
+    - dead end (cap, floor): they call a function of that name, which there is none, once more, and give up;
+    - recoverable (take from, square and add): wrong, which the examples show once all is defined; then they define
+      everything again, and that rightly, or answer nevertheless.
     """
 
     recoverable: float = Field(0.6, ge=0, le=1, description="chance to fall for a trap that shows and can be repaired")
@@ -86,70 +83,65 @@ class Programs(Chains):
 
     def _attempt(self, name: str, steps: int, draw: random.Random) -> Task | None:
         """A task whose examples show every recoverable mistake and no silent one; None if the draws don't allow it."""
-        examples = [[draw.randint(1, 9) for _ in range(3)] for _ in COUNTS]
-        seen, operations = examples, []
+        inputs = draw.sample(range(1, 10), len(COUNTS))
+        outputs, operations = inputs, []
         for step in range(steps):
             words = self.vocabulary(TRAPS, step, steps)
             for _ in range(TRIES):
                 word, k = draw.choice(words), draw.randint(2, 9)
-                after = [run([body(word, k)], x) for x in seen]
-                if all(0 < len(x) <= LONGEST and max(map(abs, x)) <= LARGEST for x in after) and after != seen:
-                    wrong = [run([body(word, k, fell=True)], x) for x in seen]
-                    if TRAPS[word] != "silent" or wrong == after:
-                        break
+                after = [run([formula(word, k)], n) for n in outputs]
+                hides = after == [run([formula(word, k, fell=True)], n) for n in outputs]
+                if max(map(abs, after)) <= LARGEST and after != outputs and (hides or TRAPS[word] != "silent"):
+                    break
             else:
                 return None
-            seen = after
+            outputs = after
             operations.append([word, k])
-        bodies = [body(*operation) for operation in operations]
-        hidden = []
+        right = [formula(word, k) for word, k in operations]
+        hidden = [draw.randint(-50, 50) for _ in range(HIDDEN)]
         for step, (word, k) in enumerate(operations):
-            wrong = [*bodies[:step], body(word, k, fell=True), *bodies[step + 1 :]]
-            if TRAPS[word] == "recoverable" and run(wrong, examples[0]) == seen[0]:
+            wrong = [*right[:step], formula(word, k, fell=True), *right[step + 1 :]]
+            if TRAPS[word] == "recoverable" and run(wrong, inputs[0]) == outputs[0]:
                 return None
-            if TRAPS[word] in ("silent", "recoverable"):
-                inputs = (_hidden_input(draw) for _ in range(TRIES))
-                hidden.append(next((x for x in inputs if run(wrong, x) != run(bodies, x)), None))
-        if None in hidden:
-            return None
-        hidden += [_hidden_input(draw) for _ in range(HIDDEN - len(hidden))]
-        lines = ["Define functions of a list, each on top of the last."]
+            if wrong != right:
+                telling = [n for n in range(-50, 51) if run(wrong, n) != run(right, n)]
+                if not telling:
+                    return None
+                hidden.append(draw.choice(telling))
+        lines = ["Define functions of a number n, each on top of the last."]
         lines += [f"{ordinal} {word} {k}." for ordinal, (word, k) in zip(ORDINALS, operations, strict=False)]
-        lines += [
-            f"Example {count}: {NAMES[steps - 1]}({_compact(x)})=={_compact(y)}"
-            for count, x, y in zip(COUNTS, examples, seen, strict=True)
-        ]
-        return Task("\n".join(lines), NAMES[steps - 1], id=name, info={
+        last, examples = NAMES[steps - 1], list(zip(COUNTS, inputs, outputs, strict=True))
+        lines += [f"Example {count}: {last}({n})=={output}" for count, n, output in examples]
+        return Task("\n".join(lines), last, id=name, info={
             "operations": operations,
-            "examples": [list(pair) for pair in zip(examples, seen, strict=True)],
-            "hidden": [[x, run(bodies, x)] for x in hidden],
+            "examples": [[n, output] for _, n, output in examples],
+            "hidden": [[n, run(right, n)] for n in hidden],
         })  # fmt: skip
 
     def demonstrate(self, task: Task) -> list[Turn]:
         """An imperfect demonstration, drawn from the task's name."""
         draw = random.Random(f"demonstration-{task.id}")
-        operations, turns, bodies, to_repair = task.info["operations"], [], [], []
-        lines = [f"{ordinal} {word} {k}." for ordinal, (word, k) in zip(ORDINALS, operations, strict=False)]
-        for step, (line, (word, k)) in enumerate(zip(lines, operations, strict=True)):
-            fell = self.falls(draw, TRAPS[word])
-            if fell and TRAPS[word] == "dead_end":
-                code = f"{NAMES[step]}={word}({NAMES[step - 1] if step else 'list'},{k})"
+        turns, right, formulas, again = [], [], [], []
+        for step, (word, k) in enumerate(task.info["operations"]):
+            line, trap = f"{ORDINALS[step]} {word} {k}.", TRAPS[word]
+            fell = self.falls(draw, trap)
+            if fell and trap == "dead_end":
+                code = f"{NAMES[step]}={word}({NAMES[step - 1] if step else 'n'},{k})"
                 fails = calls_python(line, code, undefined(code, word))
                 return [*turns, fails, fails, GIVE_UP]
-            if fell and TRAPS[word] == "recoverable":
-                to_repair.append(step)
-            bodies.append(body(word, k, fell))
+            formulas.append(formula(word, k, fell))
             turns.append(calls_python(line, define(step, word, k, fell), "(no output)"))
+            fell = fell and trap == "silent"
+            right.append(formula(word, k, fell))
+            again.append(calls_python(line, define(step, word, k, fell), "(no output)"))
         repairs = draw.random() < self.repaired
-        for count, (x, y) in zip(COUNTS, task.info["examples"], strict=True):
-            shows = run(bodies, x) != y
-            example = calls_python(f"Example {count}.", f"{task.answer}({_compact(x)})=={_compact(y)}", str(not shows))
-            turns.append(example)
+        for count, (n, output) in zip(COUNTS, task.info["examples"], strict=True):
+            line, code = f"Example {count}.", f"{task.answer}({n})=={output}"
+            shows = run(formulas, n) != output
+            turns.append(calls_python(line, code, str(not shows)))
             if shows and repairs:
-                for step in to_repair:
-                    bodies[step] = body(*operations[step])
-                    turns.append(calls_python(lines[step], define(step, *operations[step]), "(no output)"))
-                turns.append(calls_python(f"Example {count}.", f"{task.answer}({_compact(x)})=={_compact(y)}", "True"))
+                formulas = right
+                turns += [*again, calls_python(line, code, "True")]
         return [*turns, Turn(f"\\boxed{{{task.answer}}}")]
 
     async def judge(self, task: Task, answer: str, session: Session) -> tuple[bool, float]:
@@ -162,7 +154,7 @@ class Programs(Chains):
         if not re.fullmatch(r"[A-Za-z_]\w{0,40}", name, re.ASCII):
             return False, 0.0
         inputs, outputs = zip(*task.info["hidden"], strict=True)
-        seen = await session.call("python", {"code": f"[{name}(numbers) for numbers in {list(inputs)}]"})
+        seen = await session.call("python", {"code": f"[{name}(number) for number in {list(inputs)}]"})
         success = seen.failed is None and seen.text == str(list(outputs))
         return success, float(success)
 
@@ -179,39 +171,31 @@ class Programs(Chains):
         return None if leaf.success else len(leaf.steps)
 
 
-def body(word: str, k: int, fell: bool = False, x: str = "x") -> str:
-    """The code of an operation on the list `x`."""
+def formula(word: str, k: int, fell: bool = False, n: str = "n") -> str:
+    """The code of an operation on the number `n`."""
     code, _, wrong = WORDS[word]
-    return (wrong or code if fell else code).format(x=x, k=k)
+    return (wrong or code if fell else code).format(n=n, k=k)
 
 
 def define(step: int, word: str, k: int, fell: bool = False) -> str:
     """The definition of step number `step`, from 0, on top of the one before.
 
-    >>> define(1, "add", 3)
-    'def second(x): return [v+3 for v in first(x)]'
+    >>> define(1, "take from", 3)
+    'def second(n): return 3-first(n)'
     """
-    return f"def {NAMES[step]}(x): return {body(word, k, fell, x=f'{NAMES[step - 1]}(x)' if step else 'x')}"
+    return f"def {NAMES[step]}(n): return {formula(word, k, fell, n=f'{NAMES[step - 1]}(n)' if step else 'n')}"
 
 
-def run(bodies: Sequence[str], x: Numbers) -> Numbers:
-    """What operations one after the other make of a list. The code is that of `WORDS`, never a model's."""
-    for code in bodies:
-        x = _function(code)(x)
-    return x
+def run(formulas: Sequence[str], n: int) -> int:
+    """What formulas, one after the other, make of a number. They are from `WORDS`, never from a model."""
+    for code in formulas:
+        n = _function(code)(n)
+    return n
 
 
 @cache
-def _function(code: str) -> Callable[[Numbers], Numbers]:
-    return eval(f"lambda x: {code}")
-
-
-def _hidden_input(draw: random.Random) -> Numbers:
-    return [draw.randint(-30, 30) for _ in range(draw.randint(5, 7))]
-
-
-def _compact(numbers: Numbers) -> str:
-    return str(numbers).replace(" ", "")
+def _function(code: str) -> Callable[[int], int]:
+    return eval(f"lambda n: {code}")
 
 
 def _is_right(code: Any, right: dict[str, str]) -> bool:
