@@ -42,6 +42,11 @@ def test_the_readme_s_own_method_gives_credit(tmp_path):
     assert [leaf.advantage for leaf in tree.leaves] == [0.5, -0.5]
 
 
+def test_the_code_on_planted_mistakes_runs():
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "planted.md").read_text(), re.DOTALL)
+    exec("\n".join(blocks), {})
+
+
 def test_the_docs_link_to_files_that_exist():
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):

@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed, unknown = _parser(arguments).parse_known_args(arguments)
         if unknown:
             parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        if getattr(parsed, "sandbox", None):
+            os.environ["FIRSTFAULT_SANDBOX"] = parsed.sandbox
         parsed.run(parsed)
         return 0
     except UserError as error:
@@ -165,6 +167,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     evaluation.add_argument("--json", action="store_true", default=False, help="print the record as JSON")
     for added in (training, evaluation):
         added.add_argument("--config", type=Path, default=None, help="a TOML recipe; flags override it")
+        added.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation, where "
+                           "bubblewrap can't be had (default: $FIRSTFAULT_SANDBOX, else bubblewrap)")  # fmt: skip
         if arguments[:1] == [added.prog.split()[-1]]:
             _add_settings(added, arguments)
     verb(methods, "methods", "list the methods, with their papers")
@@ -216,7 +220,7 @@ def _config(parsed: argparse.Namespace) -> RunConfig:
     """The recipe, if any, with the flags over it."""
     flags: dict[str, Any] = {}
     for dotted, value in vars(parsed).items():
-        if dotted in ("run", "parser", "config", "resume", "json"):
+        if dotted in ("run", "parser", "config", "sandbox", "resume", "json"):
             continue
         *sections, name = dotted.split(".")
         table = flags

@@ -471,12 +471,12 @@ def test_an_agent_can_serve_one_event_loop_after_another(make_agent):
 class Trap(Notes):
     """Fails in the way that is asked for, in one fork's life only."""
 
-    async def call(self, text: str) -> str:
-        if text == "user":
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
+        if arguments["text"] == "user":
             raise UserError("the index is missing")
-        if text == "fork":
+        if arguments["text"] == "fork":
             self.fork = self.broken
-        return await super().call(text)
+        return await super().call(name, arguments)
 
     def fork(self) -> "Trap":
         self.log.forks += 1
@@ -486,10 +486,10 @@ class Trap(Notes):
         raise OSError("no more processes")
 
 
-def strict(task: Task, answer: str) -> tuple[bool, float]:
+async def strict(task: Task, answer: str, session: Session) -> tuple[bool, float]:
     if answer == "unheard of":
         raise KeyError(answer)
-    return judge(task, answer)
+    return await judge(task, answer, session)
 
 
 BREAKS = {

@@ -254,7 +254,7 @@ def test_an_agent_has_the_tools_of_its_tasks_and_the_settings_of_the_run(make_to
     stop_tokens = frozenset(tokenizer.convert_tokens_to_ids(["<|im_end|>"]))
     assert agent.sampling == Sampling(0.7, 0.9, 20, stop_tokens, ("END",))
     assert (agent.max_steps, agent.max_context) == (5, 300)
-    assert list(agent.session.tools) == ["python"]
+    assert list(agent.session.functions) == ["python"]
     prompt = tokenizer.decode(agent.chat.prompt("How much?"))
     assert '"name": "python"' in prompt and "How much?" in prompt
     assert asyncio.run(agent.judge(Task("q", "268"), "\\boxed{268}", agent.session)) == (True, 1.0)

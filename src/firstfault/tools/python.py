@@ -1,65 +1,196 @@
-"""The `python` tool: runs Python code that a model wrote, each piece in a process of its own.
+"""The `python` tool: an interpreter for each run, as in a notebook, whose state can be forked at any step.
 
-A few worker processes (`_zygote.py`) fork a child for every call, so a call costs a fork, not the start of an
-interpreter. Calls share nothing: what one defines, the next does not see.
+What one call defines, the next one sees; the value of a last line is shown. A call never changes a state: it forks the
+process that holds it, and the child, where the code has run, is the next state. So a fork of a session costs nothing,
+siblings share memory until they write to it, and a call that is stopped or ends its process leaves all variables as
+they were. States that are kept are bounded in number and memory; one that had to go is made again from its calls, and
+its outputs are compared (`ReplayError`).
 
-Bounded on Linux and macOS: wall time, processor time, the size of the code and of its output, and open files; no file
-can be filled; stdin, the environment of this process and the pipes to the worker are out of reach; when a call ends,
-its process group is killed. Bounded on Linux: the memory of each process.
+On Linux, code runs inside bubblewrap (`sandbox = "bubblewrap"`), and is kept from this machine:
 
-Where Linux allows it (`isolation` says what took hold; containers often refuse the first two):
-
+- files: it sees the system's libraries and this Python with its packages, read-only; it can write no file at all;
 - network: none, not even to this machine;
-- processes: the code sees and signals none but its own, no process it starts outlives the call, and there can be
-  64 of them (any number if this program runs as root);
-- files: none is written, created or removed, and the memory and environment of other processes can't be read.
+- processes: it sees only the sandbox's own, can signal none of them nor read their memory, and can start none;
+- kernel: system calls that short programs do not need are refused (`sandbox/confine.py`);
+- bounds: wall time, processor time, memory, the size of code and output, open files (64), threads (32).
 
-Not covered: the files of this machine can be read, and their modes be changed. A call that forks can use several times
-its share of memory until its time is up; without "processes", a process that leaves its group lives on. The kernel is
-shared: all this guards against a model's mistakes, not against an attack on the kernel. Output that depends on the
-clock or on random numbers differs from call to call; the order of sets does not.
+With `sandbox = "process"`, for machines where that can't be had (containers without user namespaces, macOS), the code
+runs among this machine's other processes, with this program's rights. Linux still keeps it from files, network and
+processes, where it has Landlock and seccomp (`isolation` tells), but it learns of the names and sizes of files; on
+macOS only the bounds are left, without memory.
+
+Not covered: the kernel is shared, so this guards against an agent's mistakes and tricks, not against an unknown hole
+in the kernel. Timing tells code how busy the machine is. Memory is bounded for each process: several calls at a time
+can use several times as much. Output that depends on the clock or on the system's random numbers differs from call to
+call; the order of sets and the numbers of `random` do not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from resource import getpagesize
+from typing import Any, get_args
 
 from ..errors import UserError
-from ._zygote import FINISHED, MAX_OUTPUT_BYTES, RAISED
-from .base import Tool, ToolError, shorten
+from .base import ReplayError, Tool, ToolError, shorten
+from .worker import MAX_CALLS, Sandbox, Worker, check_bubblewrap
 
-MAX_REQUEST = 1 << 16  # bytes; small enough that a worker's socket always takes it whole, and sending never waits
-CALLS_PER_WORKER = 4  # children that a worker runs at a time, so that a call that hangs does not hold up all others
-GRACE = 10.0  # seconds after its limit at which a call without an answer is given up, and its worker with it
-# -s and -P: nothing is imported from the home or the working directory.
-OPTIONS = ["-s", "-P", "-B", "-X", "utf8", "-W", "ignore"]
-# Nothing of this process's environment: it may hold secrets. A fixed hash seed makes the order of sets the same in all
-# workers; LD_BIND_NOW looks symbols up before the forks.
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1"}
+# What short programs import most: loaded once, they cost a call nothing.
+PRELOAD = ("collections", "datetime", "fractions", "functools", "itertools", "math", "random", "re", "statistics")
+TRIES = 5  # at a call whose base goes away under it
+IN_USE = 2 * MAX_CALLS  # states of a worker that calls may need just now: those they go on from and those they lead to
+REFUSALS = {  # how a call can end without a new state
+    "timed out": ("stopped after {timeout:g} s", "timed out"),
+    "printed too much": ("stopped, it printed more than 65536 bytes", "too much output"),
+    "died": ("the code ended its process", "died"),
+}
+
+
+@dataclass(eq=False)
+class State:
+    """An interpreter after some calls. It can be made again from its parent, so its process may go."""
+
+    parent: State | None = None
+    code: str = ""
+    said: tuple[str, str] = ("", "")  # how the call ended, and what it printed
+    worker: Worker | None = None
+    number: int = 0  # the worker's name for it
+    process: Any = None  # the worker's process that has it
+    pages: int = 0
+    users: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        return self.parent is None or (self.process is not None and self.process is self.worker.process)
+
+
+class Pool:
+    """The workers of one tool, and the states that live in them."""
+
+    def __init__(self, settings: dict[str, Any], sandbox: Sandbox, workers: int, snapshots: int, snapshot_mb: int):
+        self.workers = [Worker(settings, sandbox) for _ in range(workers)]
+        self.snapshots = snapshots
+        self.pages = (snapshot_mb << 20) // getpagesize()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.live: dict[Worker, OrderedDict[State, None]] = {worker: OrderedDict() for worker in self.workers}
+
+    def attach(self) -> None:
+        """Serve the running event loop; any number in turn, one at a time."""
+        loop = asyncio.get_running_loop()
+        if loop is self.loop:
+            return
+        if self.loop is not None and self.loop.is_running():
+            raise UserError("this PythonTool serves another running event loop; make one tool for each loop")
+        self.loop = loop
+        self.free = {worker: asyncio.Semaphore(MAX_CALLS) for worker in self.workers}
+        self.rebuilding = asyncio.Lock()
+        for worker in self.workers:
+            worker.attach(loop)
+
+    async def run(self, base: State, code: str) -> tuple[State | None, str, str]:
+        """The state after a call, how the call ended, and what it printed; no state if it did not get to its end."""
+        self.attach()
+        worker = base.worker or min(self.workers, key=lambda worker: len(worker.pending))
+        async with self.free[worker]:
+            for _ in range(TRIES):  # a base may go while the call is on its way to it
+                await self._revive(base)
+                answer = await worker.run(base.number, code)
+                end, output = answer["end"], answer["output"].rstrip("\n")
+                if end in ("finished", "raised"):
+                    state = State(base, code, (end, output), worker)
+                    self._keep(state, answer)
+                    return state, end, output
+                if end != "gone":
+                    return None, end, output
+                base.process = None
+        raise ToolError("Error: the interpreter is gone", "sandbox")
+
+    async def revive(self, state: State) -> None:
+        """See to it that the state has a process.
+
+        Raises:
+            ReplayError: if one of the calls that led to it says something else when it is made again.
+        """
+        self.attach()
+        if not state.is_live:
+            async with self.free[state.worker]:
+                await self._revive(state)
+
+    async def _revive(self, state: State) -> None:
+        async with self.rebuilding:  # each state once
+            for _ in range(TRIES):
+                lost = []
+                while not state.is_live:
+                    lost.append(state)
+                    state = state.parent
+                for state in reversed(lost):
+                    answer = await state.worker.run(state.parent.number, state.code)
+                    said = answer["end"], answer["output"].rstrip("\n")
+                    if answer["end"] == "gone":
+                        state.parent.process, state = None, lost[0]
+                        break
+                    if said != state.said:
+                        raise ReplayError(
+                            f"the Python call {shorten(state.code, 80)!r} gave {shorten(state.said[1], 80)!r}, and "
+                            f"{shorten(said[1] or said[0], 80)!r} when it was made again"
+                        )
+                    self._keep(state, answer)
+                else:
+                    return
+        raise ToolError("Error: the interpreter is gone", "sandbox")
+
+    def _keep(self, state: State, answer: dict[str, Any]) -> None:
+        """Note where a new state lives; the ones that were not used for longest go, if there are too many."""
+        state.number, state.process, state.pages = answer["id"], state.worker.process, answer["pages"]
+        live = self.live[state.worker]
+        for used in (state.parent, state):
+            if used.parent is not None:
+                live[used] = None
+                live.move_to_end(used)
+        while len(live) > IN_USE and (len(live) > self.snapshots or sum(s.pages for s in live) > self.pages):
+            self.drop(next(iter(live)))
+
+    def drop(self, state: State) -> None:
+        if state.parent is not None:
+            self.live[state.worker].pop(state, None)
+            if state.is_live:
+                state.worker.drop([state.number])
+            state.process = None
 
 
 class PythonTool(Tool):
     """Runs Python code; the answer is what it printed and the value of its last line, as in a notebook.
 
-    `timeout` (seconds), `memory_mb` and `max_output` (characters) bound a call, from its start in a worker. The
-    workers start with the first call, and serve one event loop at a time, but any number in turn.
+    Args:
+        timeout: seconds that a call may take, from its start in a worker.
+        memory_mb: memory of one interpreter, beyond what is preloaded.
+        max_output: characters of an answer.
+        preload: modules that are there at once, instead of being imported by each call that needs them.
+        workers: processes that have interpreters forked, each with up to four calls at a time.
+        snapshots, snapshot_mb: states that a worker keeps for later calls (eight at least), and their memory in MB,
+            about.
+        sandbox: "bubblewrap" or "process"; by default what $FIRSTFAULT_SANDBOX says, else "bubblewrap".
+
+    Raises:
+        UserError: if this machine can't isolate the code, and `sandbox` is not "process".
+
+    The workers start with the first call, and serve one event loop at a time, but any number in turn. Of calls that one
+    session makes at the same time, the last to end gives the next state.
 
     >>> async def main():
     ...     python = PythonTool(workers=1)
     ...     try:
-    ...         return await python.run("17 + 5")
+    ...         await python.run("x = 17")
+    ...         other = python.fork()
+    ...         return await python.run("x += 5; x"), await other.run("x")
     ...     finally:
     ...         await python.close()
     >>> asyncio.run(main())
-    '22'
+    ('22', '17')
     """
 
     keeps_time = True
@@ -67,7 +198,7 @@ class PythonTool(Tool):
         "type": "function",
         "function": {
             "name": "python",
-            "description": "Run Python code. Returns what it prints and the value of the last line.",
+            "description": "Run Python code. Returns what it prints and the value of the last line. Variables stay.",
             "parameters": {
                 "type": "object",
                 "properties": {"code": {"type": "string", "description": "The code to run"}},
@@ -76,175 +207,77 @@ class PythonTool(Tool):
         },
     },)  # fmt: skip
 
-    def __init__(self, *, timeout: float = 2.0, memory_mb: int = 256, max_output: int = 2000, workers: int = 2):
+    def __init__(
+        self,
+        *,
+        timeout: float = 2.0,
+        memory_mb: int = 256,
+        max_output: int = 2000,
+        preload: Sequence[str] = PRELOAD,
+        workers: int = 2,
+        snapshots: int = 256,
+        snapshot_mb: int = 2048,
+        sandbox: Sandbox | None = None,
+    ):
+        sandbox = sandbox or os.environ.get("FIRSTFAULT_SANDBOX", "bubblewrap")
+        if sandbox not in get_args(Sandbox):
+            raise UserError(f"there is no sandbox {sandbox!r}; choose bubblewrap or process.")
+        if sandbox == "bubblewrap":
+            check_bubblewrap()
+        settings = {"timeout": timeout, "memory_mb": memory_mb, "preload": list(preload)}
         self.timeout = timeout
-        self.memory_mb = memory_mb
         self.max_output = max_output
-        limits = json.dumps({"timeout": timeout, "memory_mb": memory_mb})
-        self._workers = [_Worker(limits, timeout + GRACE) for _ in range(workers)]
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool = Pool(settings, sandbox, workers, snapshots, snapshot_mb)
+        self._is_fork = False
+        self._state = State(users=1)
 
     @property
     def isolation(self) -> dict[str, bool] | None:
-        """Which of "network", "processes" and "files" the workers are kept from; None before the first call."""
-        return self._workers[0].isolation
+        """Which of "files", "network" and "processes" code is kept from; None before the first call."""
+        return self._pool.workers[0].isolation
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         return await self.run(**arguments)
 
     async def run(self, code: str) -> str:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            if self._loop is not None and self._loop.is_running():
-                raise UserError("this PythonTool serves another running event loop; make one tool for each loop")
-            self._loop = loop
-            self._free = asyncio.Semaphore(len(self._workers) * CALLS_PER_WORKER)
-            for worker in self._workers:
-                worker.attach(loop)
-        async with self._free:
-            worker = min(self._workers, key=lambda worker: len(worker.pending))
-            answer = await worker.run(code)
-        return self._read(**answer)
+        """Run code in the present state; the next call goes on from where it ends.
+
+        Raises:
+            ToolError: if it raised, which leads to a new state as well; or if it was stopped or ended its process,
+                which leaves the state as it was.
+        """
+        state, end, output = await self._pool.run(self._state, code)
+        if state is not None:
+            state.users = 1
+            self._leave()
+            self._state = state
+        if end == "finished":
+            return shorten(output, self.max_output) or "(no output)"
+        if end == "raised":
+            raise ToolError(shorten(output, self.max_output) or "Error: raised, with its output closed", "raised")
+        error, failed = REFUSALS[end]
+        error = f"Error: {error.format(timeout=self.timeout)}; variables are as they were before"
+        said = shorten(output, max(0, self.max_output - len(error) - 1))
+        raise ToolError("\n".join(part for part in (said, error) if part), failed)
+
+    def fork(self) -> PythonTool:
+        forked = object.__new__(type(self))
+        vars(forked).update(vars(self), _is_fork=True)
+        self._state.users += 1
+        return forked
+
+    async def ready(self) -> None:
+        await self._pool.revive(self._state)
 
     async def close(self) -> None:
-        """End the worker processes. A later call would start them again."""
-        for worker in self._workers:
-            worker.stop()
-
-    def _read(self, output: str, status: int, stopped: str | None) -> str:
-        """The result of a call from its worker's answer, or the error that it is."""
-        output = output.rstrip("\n")
-        if stopped == "timed out":
-            error, failed = f"Error: stopped after {self.timeout:g} s", "timed out"
-        elif stopped == "printed too much":
-            error, failed = f"Error: stopped, it printed more than {MAX_OUTPUT_BYTES} bytes", "too much output"
-        elif stopped:
-            error, failed = f"Error: {stopped}", "sandbox"
-        elif status == FINISHED:
-            return shorten(output, self.max_output) or "(no output)"
-        elif status == RAISED:
-            error, failed = "" if output else "Error: raised, with its output closed", "raised"
-        elif status < 0:
-            error, failed = f"Error: crashed ({_signal_name(-status)})", "crashed"
+        """Of a fork: give up its state. Of the tool itself: end all worker processes; a call would start them again."""
+        if self._is_fork:
+            self._leave()
         else:
-            error, failed = f"Error: the code ended its process with exit code {status}", "exited"
-        room = max(0, self.max_output - len(error) - 1)
-        raise ToolError("\n".join(part for part in (shorten(output, room), error) if part), failed)
+            for worker in self._pool.workers:
+                worker.stop()
 
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-class _Worker:
-    """One worker process and the calls that wait for its answers."""
-
-    def __init__(self, limits: str, patience: float):
-        self.limits = limits
-        self.patience = patience
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.process: subprocess.Popen | None = None
-        self.isolation: dict[str, bool] | None = None
-        self.pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self.last_id = 0
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve `loop` from now on; what awaited an answer in another loop has ended with it."""
-        self.pending = {}
-        if self.process is not None and self.owner != os.getpid():  # this process is a fork: the worker is not its own
-            self.process = None
-            self.socket.close()
-        if self.process is not None:
-            if not self.loop.is_closed():
-                self.loop.remove_reader(self.socket)
-            loop.add_reader(self.socket, self._receive)
-        self.loop = loop
-
-    async def run(self, code: str) -> dict[str, Any]:
-        self.last_id += 1
-        id = self.last_id
-        request = json.dumps({"id": id, "code": code}).encode() + b"\n"
-        if len(request) > MAX_REQUEST:
-            raise ToolError(f"Error: the code is longer than {MAX_REQUEST} bytes", "bad arguments")
-        if self.process is None or not self._send(request):
-            self.stop()  # it died since the last call
-            self._start()
-            if not self._send(request):
-                raise self._death()
-        future = self.pending[id] = self.loop.create_future()
-        give_up = self.loop.call_later(self.patience, self.stop)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._send(json.dumps({"kill": id}).encode() + b"\n")
-            raise
-        finally:
-            give_up.cancel()
-            self.pending.pop(id, None)
-
-    def _start(self) -> None:
-        self.socket, theirs = socket.socketpair()
-        self.socket.setblocking(False)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_REQUEST * (CALLS_PER_WORKER + 1))
-        script = Path(__file__).with_name("_zygote.py")
-        command = [sys.executable, *OPTIONS, script, self.limits]
-        with theirs:
-            try:
-                # in a group of its own: Ctrl-C is for this process, which then ends the worker
-                self.process = subprocess.Popen(command, stdin=theirs, env=ENVIRONMENT, process_group=0)
-            except OSError as error:
-                self.socket.close()
-                raise UserError(f"the Python tool can't start a worker process: {error}") from error
-        self.owner = os.getpid()
-        self.isolation = None
-        self.received = b""
-        self.loop.add_reader(self.socket, self._receive)
-
-    def _send(self, data: bytes) -> bool:
-        try:
-            return self.socket.send(data) == len(data)
-        except OSError:
-            return False
-
-    def _receive(self) -> None:
-        try:
-            data = self.socket.recv(1 << 20)
-        except OSError:
-            data = b""
-        if not data:
-            self.stop()
-            return
-        *lines, self.received = (self.received + data).split(b"\n")
-        for line in lines:
-            answer = json.loads(line)
-            future = self.pending.pop(answer.pop("id"), None)
-            if "isolation" in answer:
-                self.isolation = answer["isolation"]
-            elif future and not future.done():
-                future.set_result(answer)
-
-    def stop(self) -> None:
-        """End the process; calls that still wait for it fail."""
-        if self.process is None:
-            return
-        if not self.loop.is_closed():
-            self.loop.remove_reader(self.socket)
-        self.socket.close()  # this ends the process and all that it has started...
-        try:
-            self.process.wait(timeout=1)
-        except subprocess.TimeoutExpired:  # ... unless it hangs
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-        for future in self.pending.values():
-            if not future.done():
-                future.set_exception(self._death())
-        self.pending = {}
-
-    def _death(self) -> Exception:
-        if self.isolation is None:  # it has not even said hello: no mistake of the model
-            return UserError("the Python tool's worker process ended at its start; its own message is on stderr")
-        return ToolError("Error: the Python process died; nothing was run to its end", "sandbox")
+    def _leave(self) -> None:
+        self._state.users -= 1
+        if self._state.users == 0:
+            self._pool.drop(self._state)

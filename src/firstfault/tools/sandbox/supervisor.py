@@ -1,0 +1,333 @@
+"""The worker process of `../python.py`: has interpreters forked, bounds them, and reports how each call ended.
+
+Run as a script, never imported by the library. It reads JSON lines from the socket that it gets as stdin, and answers
+with JSON lines on the same socket:
+
+    {"id": 1, "base": 0, "code": "17 + 5"}  ->  {"id": 1, "output": "22\\n", "end": "finished", "pages": 180}
+    {"kill": 1}     (no answer: the caller no longer waits)
+    {"drop": [1]}   (no answer: these states are no longer needed)
+
+A call goes on from the state `base` and leads to a state with the number `id`; state 0 has run no code. A base stays
+as it is. `end` is "finished" or "raised"; or else there is no new state, and it says why: "gone" (there is no such
+base any more), "died" (the code ended its process), or why this process killed it. `pages` is about how many pages of
+memory the new state has for itself. The first line is {"id": 0, "isolation": {...}}: what this system let it do.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import interpreter
+from confine import confine
+
+del sys.path[0]  # the code that will run here imports nothing of ours
+
+MAX_OUTPUT_BYTES = 1 << 16  # code that prints more is stopped
+MAX_THREADS = 32  # in one interpreter
+HANDSHAKE = 10.0  # seconds that a state has to fork
+SOCKET_BUFFER = 1 << 18  # takes any code whole
+LINUX = sys.platform == "linux"
+ENDS = {interpreter.FINISHED: "finished", interpreter.RAISED: "raised"}
+CLONE_THREAD, FORK_OPTIONS = 0x10000, 0x1200000  # the latter is how the C library tells a child its number
+# From linux/seccomp.h: the two requests to a listener, and their structures.
+RECEIVE, SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
+NOTIFICATION, RESPONSE = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    library = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    os.environ.clear()
+    os.chdir("/")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets children that have ended
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        library.close()
+        ours.close()
+        interpreter.load(settings["preload"])
+        interpreter.bound(settings["memory_mb"])
+        files, listener = confine(settings["visible"])
+        kinds = bytes([files, listener is not None])
+        socket.send_fds(theirs, [kinds], [] if listener is None else [listener])
+        os.closerange(3, theirs.fileno())
+        os.closerange(theirs.fileno() + 1, limit)
+        cpu = int(settings["timeout"] * (os.cpu_count() or 1)) + 2  # a second line: a call's deadline comes first
+        interpreter.serve(theirs, cpu, settings["memory_mb"])
+    theirs.close()
+    kinds, descriptors, *_ = socket.recv_fds(ours, 2, 1)
+    if not kinds:  # its traceback is on stderr
+        os._exit(1)
+    apart, files, calls = settings["apart"], *map(bool, kinds)
+    send(library, {"id": 0, "isolation": {"files": apart or files, "network": apart or calls, "processes": calls}})
+    Supervisor(library, State(pid, ours), descriptors[0] if descriptors else None, settings["timeout"]).serve()
+
+
+def send(connection: socket.socket, message: dict) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+class State:
+    """An interpreter that waits. `forks` counts those that it has been asked for and has not made yet."""
+
+    def __init__(self, pid: int, control: socket.socket):
+        self.pid = pid
+        self.control = control
+        self.forks = 0
+
+
+class Call:
+    """A call under way. Its process is not known before its first word."""
+
+    def __init__(self, id: int):
+        self.id = id
+        self.output = b""
+        self.end: str | None = None
+
+    def begin(self, base: State, control: socket.socket, pipe: int) -> None:
+        self.base = base
+        self.control = control
+        self.pipe = pipe
+        self.pid: int | None = None
+        self.deadline = time.monotonic() + HANDSHAKE
+
+
+class Supervisor:
+    """The loop: have a state forked for each call, read what it prints, stop it at its deadline, answer at its end."""
+
+    def __init__(self, library: socket.socket, first: State, listener: int | None, timeout: float):
+        self.library = library
+        self.listener = listener
+        self.timeout = timeout
+        self.states: dict[int, State] = {}
+        self.calls: dict[int, Call] = {}
+        self.received = b""
+        self.poll = select.poll()
+        self.handlers = {}  # what to do when there is something to read, by descriptor
+        self.watch(library.fileno(), self.receive)
+        if listener is not None:
+            self.watch(listener, self.decide)
+        self.keep(0, first)
+
+    def watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+        self.poll.register(descriptor, select.POLLIN)
+        self.handlers[descriptor] = handler
+
+    def forget(self, descriptor: int) -> None:
+        if self.handlers.pop(descriptor, None):
+            self.poll.unregister(descriptor)
+
+    def serve(self) -> None:
+        while True:
+            now = time.monotonic()
+            for call in list(self.calls.values()):
+                if call.deadline <= now:
+                    self.stop(call, "timed out")
+            first = min((call.deadline for call in self.calls.values()), default=float("inf"))
+            for descriptor, _ in self.poll.poll(None if first == float("inf") else max(0.0, first - now) * 1000 + 1):
+                if descriptor in self.handlers:  # it may have gone since
+                    self.handlers[descriptor]()
+
+    # what the library asks for
+
+    def receive(self) -> None:
+        data = self.library.recv(1 << 16)
+        if not data:  # the library has closed the tool, or died
+            self.exit()
+        *lines, self.received = (self.received + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "code" in message:
+                call = self.calls[message["id"]] = Call(message["id"])
+                self.begin(call, message["base"], message["code"])
+            for id in message.get("drop", ()):
+                self.drop(id)
+            if message.get("kill") in self.calls:
+                self.stop(self.calls[message["kill"]], "unwanted")
+
+    def begin(self, call: Call, base: int, code: str) -> None:
+        """Have the base forked; its child finds the code waiting for it."""
+        if base not in self.states:
+            self.answer(call, "gone")
+            return
+        state = self.states[base]
+        ours, theirs = socket.socketpair()
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        if LINUX:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        state.forks += 1
+        with contextlib.suppress(OSError):  # of a base that has died: then the child's socket has ended, too
+            socket.send_fds(state.control, [b"f"], [theirs.fileno(), writer])
+            ours.sendall(json.dumps(code).encode() + b"\n")
+        theirs.close()
+        os.close(writer)
+        call.begin(state, ours, reader)
+        self.watch(ours.fileno(), lambda: self.hear(call))
+        self.watch(reader, lambda: self.read(call))
+
+    def keep(self, id: int, state: State) -> None:
+        """A state that waits says nothing; it can only end."""
+        self.states[id] = state
+        self.watch(state.control.fileno(), lambda: self.drop(id))
+
+    def drop(self, id: int) -> None:
+        if id == 0:  # no call can begin any more
+            self.exit()
+        if id in self.states:
+            state = self.states.pop(id)
+            self.forget(state.control.fileno())
+            state.control.close()
+            kill(state.pid)
+
+    # what interpreters say and do; they are believed about nobody but themselves
+
+    def decide(self) -> None:
+        """A process asks for a new process or thread: states may fork as often as they were asked to."""
+        request = bytearray(NOTIFICATION.size)
+        with contextlib.suppress(OSError):  # it may die in the meantime
+            fcntl.ioctl(self.listener, RECEIVE, request)
+            id, tid, _, _, _, _, flags, *_ = NOTIFICATION.unpack(request)
+            if flags & CLONE_THREAD:
+                allowed = threads(tid) < MAX_THREADS
+            else:
+                state = next((state for state in self.states.values() if state.pid == tid), None)
+                allowed = state is not None and state.forks > 0 and flags & ~FORK_OPTIONS == signal.SIGCHLD
+                if allowed:
+                    state.forks -= 1
+            fcntl.ioctl(self.listener, SEND, RESPONSE.pack(id, 0, 0 if allowed else -1, CONTINUE if allowed else 0))
+
+    def hear(self, call: Call) -> None:
+        """The first word of a call's process, its last one, or its end."""
+        try:
+            word, ancillary, *_ = call.control.recvmsg(4, socket.CMSG_SPACE(12))
+        except OSError:
+            word = b""
+        if call.pid is None and len(word) == 4:
+            # on Linux, the kernel says who speaks
+            pid = struct.unpack("i", ancillary[0][2][:4] if LINUX else word)[0]
+            if pid in self.pids():
+                self.stop(call, "died")
+            else:
+                call.pid, call.deadline = pid, time.monotonic() + self.timeout
+        elif call.pid is not None and word in ENDS:
+            self.finish(call, ENDS[word])
+        else:
+            self.stop(call, "died")
+
+    def read(self, call: Call) -> None:
+        """Take all that is in the pipe; it never holds more than one read."""
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(call.pipe, MAX_OUTPUT_BYTES)
+            call.output += data[: MAX_OUTPUT_BYTES - len(call.output)]
+            if not data:
+                self.forget(call.pipe)
+            elif len(call.output) == MAX_OUTPUT_BYTES:
+                self.stop(call, "printed too much")
+
+    def finish(self, call: Call, end: str) -> None:
+        """The process of a call is a state now. If it has left threads running, a fork of it, which has none, is."""
+        settling = call.end is not None
+        if not settling:
+            call.end = end
+            self.read(call)
+            if call.id not in self.calls:
+                return
+        self.release(call)
+        self.drop(call.id)  # the one that was settled
+        state = State(call.pid, call.control)
+        self.keep(call.id, state)
+        if settling or threads(state.pid) <= 1:
+            self.answer(call, call.end, own_pages(state.pid))
+        else:
+            self.begin(call, call.id, "")
+
+    def stop(self, call: Call, why: str) -> None:
+        """End a call that leads to no state; of a child that never spoke, the base is at fault."""
+        self.release(call)
+        call.control.close()
+        if call.pid is not None:
+            kill(call.pid)
+        else:
+            why = "died" if call.end else "gone"
+            for id, state in list(self.states.items()):
+                if state is call.base and id != 0:
+                    for pid in children(state.pid) - self.pids():
+                        kill(pid)
+                    self.drop(id)
+        self.answer(call, why)
+
+    def release(self, call: Call) -> None:
+        self.forget(call.control.fileno())
+        self.forget(call.pipe)
+        os.close(call.pipe)
+
+    def answer(self, call: Call, end: str, pages: int = 0) -> None:
+        del self.calls[call.id]
+        send(self.library, {"id": call.id, "output": call.output.decode(errors="replace"), "end": end, "pages": pages})
+
+    def exit(self) -> NoReturn:
+        for pid in self.pids():
+            kill(pid)
+        os._exit(0)
+
+    def pids(self) -> set[int]:
+        known = [*self.states.values(), *self.calls.values()]
+        return {process.pid for process in known if process.pid is not None}
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+# Linux only; elsewhere there is nothing to know
+
+
+def threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 1
+
+
+def own_pages(pid: int) -> int:
+    """At most so many pages does a process have that no other has: those it touched, of those that are no file's."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/statm") as statm:
+            touched = int(stat.read().rpartition(")")[2].split()[7])
+            _, resident, shared, *_ = map(int, statm.read().split())
+    except OSError:
+        return 0
+    return min(touched, resident - shared)
+
+
+def children(pid: int) -> set[int]:
+    found = set()
+    for path in os.listdir("/proc") if LINUX else []:
+        if path.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{path}/stat") as stat:
+                if int(stat.read().rpartition(")")[2].split()[1]) == pid:
+                    found.add(int(path))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""How good a method is where the truth is known: its gradient, its searches, its learning (on `tasks.planted`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from firstfault.methods.base import Method
+from firstfault.tasks.planted import PlantedProcess
+from firstfault.training.tabular import TabularPolicy, gradients, grow, success_probability
+from firstfault.tree import Node, Task, Tree, Verdict
+
+
+def signal_to_noise(shares: Tensor, resamples: int = 200) -> tuple[float, float]:
+    """SNR = |E g|² / tr Cov(g) of one prompt's gradient g, and its bootstrap standard error over prompts.
+
+    `shares` [prompts, ...] are independent draws of g. Since E|ḡ|² = |E g|² + tr Cov(g) / n, the second term is taken
+    off: an estimate of pure noise is 0 on average (and may be negative). 1 / SNR is how many prompts it takes until
+    signal and noise are equal, the "noise scale".
+
+    >>> noise = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
+    >>> snr, error = signal_to_noise(noise + torch.tensor([1.0, 0, 0, 0]))  # 1² / 4
+    >>> round(snr, 2), error < 0.01
+    (0.25, True)
+    """
+    g = shares.flatten(1).double()
+    n, squares = len(g), g.square().sum(1)
+
+    def snr(weights: Tensor) -> Tensor:
+        """Of each row of weights [B, n], whose sum is 1."""
+        signal = (weights @ g).square().sum(1)
+        noise = (weights @ squares - signal) * n / (n - 1)
+        return signal / noise - 1 / n
+
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(n, (resamples, n), generator=generator)
+    weights = torch.zeros(resamples, n, dtype=g.dtype).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=g.dtype) / n)
+    return snr(torch.full((1, n), 1 / n, dtype=g.dtype)).item(), snr(weights).std().item()
+
+
+def cosine(shares: Tensor, exact: Tensor) -> float:
+    """Of the angle between the mean gradient and the exact one."""
+    return torch.cosine_similarity(shares.mean(0).flatten().double(), exact.flatten().double(), dim=0).item()
+
+
+def probes(tree: Tree) -> list[Node]:
+    """The leaves of the completions that began at a step instead of the prompt."""
+    return [leaf for leaf in tree.leaves if leaf.anchor is not tree.root]
+
+
+def judge(process: PlantedProcess, tree: Tree, verdict: Verdict) -> str:
+    """One search against `PlantedProcess.first_irrecoverable`.
+
+    "unfinished" if the budget cut it off, "none" if it wrongly says that no step is at fault; else the step that it
+    names is "exact", "early" or "late".
+    """
+    truth = process.first_irrecoverable(tree.task, tree.nodes[verdict.leaf])
+    if not verdict.finished:
+        return "unfinished"
+    if verdict.step == truth:
+        return "exact"
+    if verdict.step > verdict.steps:
+        return "none"
+    return "early" if verdict.step < truth else "late"
+
+
+def localization(process: PlantedProcess, trees: Sequence[Tree]) -> dict[str, float]:
+    """Searches per tree, and of the searches the shares with each outcome (see `judge`), and of those that
+
+    - named the first wrong step (`first_wrong`), from which a run may still be recoverable,
+    - had a probe that succeeded (`evidence`).
+    """
+    searches = [(tree, verdict) for tree in trees for verdict in tree.verdicts]
+    outcomes = Counter(judge(process, tree, verdict) for tree, verdict in searches)
+    shares = {name: outcomes[name] for name in ("exact", "early", "late", "none", "unfinished")}
+    shares["first_wrong"] = sum(
+        verdict.finished and verdict.step == process.first_wrong(tree.task, tree.nodes[verdict.leaf])
+        for tree, verdict in searches
+    )
+    shares["evidence"] = sum(any(probe.successes for probe in verdict.probes) for _, verdict in searches)
+    return {"searches": len(searches) / len(trees), **{k: n / max(1, len(searches)) for k, n in shares.items()}}
+
+
+@dataclass
+class Point:
+    """One point of a learning curve: what was spent so far, and the exact success probability."""
+
+    rollouts: int
+    tokens: int  # action tokens; a shared one counts once
+    success: float
+
+
+def learn(
+    method: Method,
+    process: PlantedProcess,
+    *,
+    steps: int,
+    seed: int,
+    prompts: int = 16,
+    tokens: int | None = None,
+    mini_batches: int = 4,
+    step_size: float = 0.5,
+    held_out: Sequence[Task],
+) -> list[Point]:
+    """A learning curve of `steps` batches with new tasks, a point before each and one behind the last.
+
+    A batch has `prompts` tasks; with `tokens`, as many as it takes to write so many action tokens. It is cut into
+    mini-batches, each of which moves the logits by `step_size` along the method's ascent direction. All methods see
+    the same tasks, and equal keys give equal rollouts, so that curves of one seed are paired. Success is that on the
+    tasks `held_out`.
+    """
+    policy, number = TabularPolicy.first(process), 0
+    spent = Point(0, 0, success_probability(process, held_out, policy))
+    points = [spent]
+    for _ in range(steps):
+        trees: list[Tree] = []
+        while len(trees) < prompts if tokens is None else sum(map(action_tokens, trees)) < tokens:
+            trees += grow(method, process, policy, process.train(seed, number, 1), (seed, number))
+            number += 1
+        method.credit(trees)
+        logits = policy.logits
+        for i in range(min(mini_batches, len(trees))):
+            direction = gradients(method, trees[i::mini_batches], logits).sum(0)
+            if norm := direction.norm():
+                logits = logits + step_size * direction / norm
+        policy = TabularPolicy(logits)
+        rollouts = spent.rollouts + sum(len(tree.leaves) for tree in trees)
+        written = spent.tokens + sum(map(action_tokens, trees))
+        spent = Point(rollouts, written, success_probability(process, held_out, policy))
+        points.append(spent)
+    return points
+
+
+def action_tokens(tree: Tree) -> int:
+    """How many tokens the policy wrote."""
+    return sum(len(node.action_tokens) for node in tree.nodes)

@@ -1,0 +1,144 @@
+"""A tabular policy on `tasks.planted`: the project's trees and methods, with exact gradients, in milliseconds.
+
+The policy is a table of logits [rows, 2]. It sees one number (`PlantedProcess.row`, the last token of an observation)
+and takes one of two actions, so that it is a language model whose context is one token. `TabularRollouts` grows the
+trees that `agent.rollouts.Rollouts` would, and `gradients` derives a method's own loss, on the batch of terms that the
+learner would give it. Nothing of a method is written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from firstfault.methods.base import Method
+from firstfault.tasks.planted import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
+from firstfault.training.learner import term_batch
+from firstfault.training.pack import pack, unique_tokens
+from firstfault.tree import Node, Task, Tree
+
+
+class TabularPolicy:
+    """Logits [rows, 2], float64, with what sampling needs of them in plain numbers.
+
+    >>> policy = TabularPolicy.first(PlantedProcess())
+    >>> [round(p, 4) for p in policy.probabilities[0]], round(policy.entropies[8], 3)
+    ([0.9975, 0.0025], 0.611)
+    """
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        logprobs = torch.log_softmax(logits, -1)
+        self.logprobs: list[list[float]] = logprobs.tolist()
+        self.probabilities: list[list[float]] = logprobs.exp().tolist()
+        self.entropies: list[float] = torch.special.entr(logprobs.exp()).sum(-1).tolist()
+
+    @classmethod
+    def first(cls, process: PlantedProcess) -> TabularPolicy:
+        return cls(torch.tensor(process.first_policy(), dtype=torch.float64).log())
+
+
+class TabularRollouts:
+    """The budget of one task, as `Rollouts` has it: grows the tree by completions, each of which counts.
+
+    All randomness comes from the tree's key and the number of the rollout, none from the order of requests.
+    """
+
+    def __init__(self, process: PlantedProcess, policy: TabularPolicy, tree: Tree, budget: int):
+        self.process = process
+        self.policy = policy
+        self.tree = tree
+        self.budget = budget
+        self.spent = 0
+
+    @property
+    def remaining(self) -> int:
+        return self.budget - self.spent
+
+    async def sample(self, n: int) -> list[Node]:
+        return await self.continue_from(self.tree.root, n)
+
+    async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
+        if not 0 <= n <= self.remaining or node.is_leaf:
+            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
+        first, self.spent = self.spent, self.spent + n
+        states = self.process.states(self.tree.task, node)
+        flawless = all(state.phase == "good" for state in states)
+        return [self._complete(node, states[-1], first + i, flawless) for i in range(n)]
+
+    def _complete(self, node: Node, state: State, rollout: int, flawless: bool) -> Node:
+        draw = random.Random(f"{self.tree.key} {rollout}").random
+        while not state.is_over:
+            node, state = self._step(node, state, rollout, draw(), flawless)
+            flawless = flawless and state.phase == "good"
+        node.end, node.success = "answer", state.phase == "won"
+        node.reward = float(node.success)
+        return node
+
+    def _step(self, node: Node, state: State, rollout: int, draw: float, flawless: bool) -> tuple[Node, State]:
+        process, task = self.process, self.tree.task
+        row, filler = process.row(task, state), task.info["lengths"][state.position] - 1
+        action, logprob, entropy = RIGHT, 0.0, 0.0  # the answer
+        if row < process.rows:
+            action = RIGHT if draw < self.policy.probabilities[row][RIGHT] else WRONG
+            logprob, entropy = self.policy.logprobs[row][action], self.policy.entropies[row]
+        if not flawless:
+            entropy = {"own": entropy, "raised": entropy + 0.5, "zero": 0.0}[process.entropy]
+        state = process.after(task, state, action)
+        step = self.tree.add(node, rollout=rollout, action_tokens=[action] + [FILLER] * filler,
+                             logprobs=[logprob] + [0.0] * filler, entropies=[entropy] + [0.0] * filler)  # fmt: skip
+        if not state.is_over:
+            step.observation_tokens = [FIRST_ROW + process.row(task, state)]
+        return step, state
+
+
+def grow(
+    method: Method, process: PlantedProcess, policy: TabularPolicy, tasks: Sequence[Task], key: tuple[int, ...]
+) -> list[Tree]:
+    """Explore every task with the method's budget; task number i has the key (*key, i)."""
+
+    async def explore() -> None:
+        for tree in trees:
+            await method.explore(tree, TabularRollouts(process, policy, tree, method.rollouts))
+
+    prompt = lambda task: [FIRST_ROW + process.row(task, State())]  # noqa: E731
+    trees = [Tree(task, prompt(task), key=(*key, i)) for i, task in enumerate(tasks)]
+    asyncio.run(explore())
+    return trees
+
+
+def gradients(method: Method, trees: Sequence[Tree], logits: Tensor) -> Tensor:
+    """What each tree adds to the ascent direction of a mini-batch: -∂loss/∂logits, [trees, rows, 2].
+
+    The trees carry the method's terms. The loss is `method.loss` of the whole mini-batch with its own total weight, as
+    in `Learner`; every tree has a copy of the logits to itself, so that autograd keeps their shares apart.
+    """
+    packed = pack(trees)
+    total = sum(term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms)
+    copies = logits.detach().repeat(len(trees), 1, 1).requires_grad_()
+    rows = packed.tokens[packed.predicted_by] - FIRST_ROW
+    decides = (rows >= 0) & (rows < len(logits))  # an answer and filler are certain
+    ends = torch.tensor([unique_tokens(tree) for tree in trees]).cumsum(0)
+    owner = torch.searchsorted(ends, packed.predicted_by, right=True)
+    chosen = torch.log_softmax(copies, -1)[owner[decides], rows[decides], packed.targets[decides]]
+    logprobs = torch.zeros(len(rows), dtype=logits.dtype).index_put((decides,), chosen)
+    method.loss(term_batch(packed, logprobs, total)).backward()
+    return -copies.grad
+
+
+def success_probability(process: PlantedProcess, tasks: Sequence[Task], policy: TabularPolicy) -> float:
+    """J(θ): the mean over tasks of the exact success probability."""
+    return sum(process.values(task, policy.probabilities)[State()] for task in tasks) / len(tasks)
+
+
+def exact_gradient(process: PlantedProcess, tasks: Sequence[Task], policy: TabularPolicy) -> Tensor:
+    """∇J(θ) with respect to the logits, [rows, 2]."""
+    logits = policy.logits.detach().clone().requires_grad_()
+    table = [row.unbind() for row in torch.softmax(logits, -1).unbind()]
+    total = sum(process.values(task, table)[State()] for task in tasks)
+    (total / len(tasks)).backward()
+    return logits.grad
