@@ -18,7 +18,7 @@ ALL = dict.fromkeys(KINDS, 0.5)
 
 def kinds_of(task):
     """The kind of trap that each operation of a task is."""
-    traps = programs.TRAPS if "examples" in task.info else arithmetic.TRAPS
+    traps = programs.TRAPS if "hidden" in task.info else arithmetic.TRAPS
     return [traps[operation[-2]] for operation in task.info["operations"]]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from demonstrated import as_run, codes
+from demonstrated import as_run
 
 from firstfault.tasks import Programs
 from firstfault.tasks.base import Turn
@@ -13,7 +13,7 @@ from firstfault.tools import PythonTool, Session
 from firstfault.tree import Task
 
 SOURCE = Programs()
-TASK = Task("", "second", info={"operations": [["add", 2], ["take from", 9]], "examples": [[1, 6], [2, 5]],
+TASK = Task("", "second", info={"operations": [["add", 2], ["take from", 9]], "values": [1, 3, 6],
                                 "hidden": [[-4, 11], [0, 7], [7, 0]]})  # fmt: skip
 RIGHT = "def first(n): return n+2\ndef second(n): return 9-first(n)"
 
@@ -35,36 +35,32 @@ def judged(*codes, answer="\\boxed{second}"):
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("traps", [["silent"], ["recoverable"], ["silent", "recoverable"]])
-def test_the_examples_show_recoverable_mistakes_and_no_silent_ones(traps):
+def test_examples_show_recoverable_mistakes_and_no_silent_ones_which_hidden_inputs_do():
     for task in SOURCE.train(seed=0, first=0, n=100):
-        operations = task.info["operations"]
-        right = [formula(word, k) for word, k in operations]
-        for step, (word, k) in enumerate(operations):
+        start, *values = task.info["values"]
+        right = [formula(word, k) for word, k in task.info["operations"]]
+        assert [run(right[: step + 1], start) for step in range(len(right))] == values
+        assert all(run(right, n) == output for n, output in task.info["hidden"])
+        for step, (word, k) in enumerate(task.info["operations"]):
             wrong = [*right[:step], formula(word, k, fell=True), *right[step + 1 :]]
-            shown = [run(wrong, n) == output for n, output in task.info["examples"]]
-            hidden = [run(wrong, n) == output for n, output in task.info["hidden"]]
-            if TRAPS[word] in traps:
-                assert shown[0] == (TRAPS[word] == "silent") and not all(hidden)
-        assert all(run(right, n) == output for n, output in task.info["examples"] + task.info["hidden"])
+            assert (run(wrong[: step + 1], start) != values[step]) == (TRAPS[word] == "recoverable")
+            assert all(run(wrong, n) == output for n, output in task.info["hidden"]) == (TRAPS[word] is None)
 
 
 def test_all_silent_mistakes_together_pass_the_examples():
     source = Programs(silent=1.0, recoverable=0.0)
     for task in source.train(seed=1, first=0, n=50):
-        assert [turn.outputs for turn in source.demonstrate(task)[-3:-1]] == [("True",), ("True",)]
+        assert {turn.outputs for turn in source.demonstrate(task)[:-1]} == {("True",)}
 
 
-def test_a_mistake_that_shows_is_repaired_by_defining_everything_again():
-    source = Programs(silent=0.0, recoverable=1.0, repaired=1.0)
-    shown = 0
+def test_a_mistake_that_shows_is_repaired_in_the_next_step():
+    source = Programs(silent=0.0, recoverable=0.5, repaired=1.0)
     for task in source.train(seed=2, first=0, n=30):
-        steps = [define(i, word, k) for i, (word, k) in enumerate(task.info["operations"])]
         turns = source.demonstrate(task)
-        if ("False",) in [turn.outputs for turn in turns]:
-            shown += 1
-            assert codes(turns)[len(steps) + 1 : 2 * len(steps) + 1] == steps
-    assert shown > 20
+        right = [turn.outputs == ("True",) for turn in turns[:-1]]
+        assert sum(right) == len(task.info["operations"]) and right[-1]
+        for turn, after, good in zip(turns, turns[1:], right, strict=False):
+            assert good or turn.text.partition(".")[0] == after.text.partition(".")[0]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +88,6 @@ def test_a_mistake_that_shows_is_repaired_by_defining_everything_again():
         (["def second(n): return 10**10**4"], False),
         (["class A:\n def __repr__(self): return 'a'*5000\ndef second(n): return A()"], False),
         (["import sys; sys.stdout.close()\n" + RIGHT + "\nsecond=0"], False),
-        (["print('[11, 7, 0]')", "def second(n): print('[11, 7, 0]'); raise SystemExit(0)"], False),
     ],
 )  # fmt: skip
 def test_the_judge_calls_the_function_as_the_session_left_it(sessions, success):
@@ -116,7 +111,7 @@ def test_a_session_without_python_fails():
     ("calls", "success", "step"),
     [
         ([define(0, "add", 2), define(1, "take from", 9), "second(1)==6"], True, None),
-        (["def first(number):\n    return number + 2", "def second(x):\n    return 9 - first(x)"], True, None),
+        (["def first(x):\n    return x + 2\n\nfirst(1) == 3", "def second(x):\n    return 9 - first(x)"], True, None),
         ([RIGHT], True, None),
         ([RIGHT], False, 2),  # only the answer is wrong
         ([define(1, "take from", 9), define(0, "add", 2), "second(1) == 6"], True, None),

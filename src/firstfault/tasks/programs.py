@@ -38,8 +38,7 @@ WORDS = {
 }
 TRAPS = {word: trap for word, (_, trap, _) in WORDS.items()}
 NAMES = [ordinal.lower() for ordinal in ORDINALS]
-COUNTS = ("one", "two")  # of the public examples
-LARGEST = 999  # on the way of the public examples
+LARGEST = 999  # in the public examples
 HIDDEN = 8  # inputs, at least
 TRIES = 60
 KNOWN = {*NAMES, "abs", "int", "max", "min"}  # names that mean the same in every program
@@ -51,22 +50,21 @@ class Programs(Chains):
     >>> task = Programs(operations_max=4).train(seed=0, first=0, n=1)[0]
     >>> print(task.question)
     Define functions of a number n, each on top of the last.
-    First square and add 6.
-    Second add 7.
-    Third take from 8.
-    Fourth multiply by 3.
-    Example one: fourth(9)==-258
-    Example two: fourth(3)==-42
+    First square and add 4: first(20)==404
+    Second add 7: second(20)==411
+    Third take from 8: third(20)==-403
+    Fourth take from 3: fourth(20)==406
 
-    The examples are code, which the agent runs in its own session: `True` or `False`. A run succeeds if the function
-    that it names, as its session defines it then, is right on hidden inputs, whose outputs the session never sees.
+    Every step has a public example, in code, which the agent runs in its own session: `True` or `False`. A run succeeds
+    if the function that it names, as its session defines it then, is right on hidden inputs, whose outputs the session
+    never sees.
 
     How demonstrations fall for the traps among `WORDS`:
 
-    - silent (divide by, distance to): wrong in a case that the hidden inputs have, and no example;
+    - silent (divide by, distance to): wrong in a case that hidden inputs reach and no example does;
     - dead end (cap, floor): they call a function of that name, which there is none, once more, and give up;
-    - recoverable (take from, square and add): wrong, which the examples show once all is defined; then they define
-      everything again, and that rightly, or answer nevertheless.
+    - recoverable (take from, square and add): wrong, as the step's example shows; then they define the step again, and
+      with it all that will be on top, or go on.
     """
 
     recoverable: float = Field(0.6, ge=0, le=1, description="chance to fall for a trap that shows and can be repaired")
@@ -83,65 +81,60 @@ class Programs(Chains):
 
     def _attempt(self, name: str, steps: int, draw: random.Random) -> Task | None:
         """A task whose examples show every recoverable mistake and no silent one; None if the draws don't allow it."""
-        inputs = draw.sample(range(1, 10), len(COUNTS))
-        outputs, operations = inputs, []
+        values, operations = [draw.randint(1, 20)], []
         for step in range(steps):
             words = self.vocabulary(TRAPS, step, steps)
             for _ in range(TRIES):
                 word, k = draw.choice(words), draw.randint(2, 9)
-                after = [run([formula(word, k)], n) for n in outputs]
-                hides = after == [run([formula(word, k, fell=True)], n) for n in outputs]
-                if max(map(abs, after)) <= LARGEST and after != outputs and (hides or TRAPS[word] != "silent"):
+                value = run([formula(word, k)], values[-1])
+                shows = value != run([formula(word, k, fell=True)], values[-1])
+                if abs(value) <= LARGEST and value != values[-1] and shows == (TRAPS[word] == "recoverable"):
                     break
             else:
                 return None
-            outputs = after
+            values.append(value)
             operations.append([word, k])
         right = [formula(word, k) for word, k in operations]
         hidden = [draw.randint(-50, 50) for _ in range(HIDDEN)]
         for step, (word, k) in enumerate(operations):
             wrong = [*right[:step], formula(word, k, fell=True), *right[step + 1 :]]
-            if TRAPS[word] == "recoverable" and run(wrong, inputs[0]) == outputs[0]:
-                return None
             if wrong != right:
-                telling = [n for n in range(-50, 51) if run(wrong, n) != run(right, n)]
-                if not telling:
+                inputs = draw.sample(range(-50, 51), TRIES)
+                telling = next((n for n in inputs if run(wrong, n) != run(right, n)), None)
+                if telling is None:
                     return None
-                hidden.append(draw.choice(telling))
+                hidden.append(telling)
         lines = ["Define functions of a number n, each on top of the last."]
-        lines += [f"{ordinal} {word} {k}." for ordinal, (word, k) in zip(ORDINALS, operations, strict=False)]
-        last, examples = NAMES[steps - 1], list(zip(COUNTS, inputs, outputs, strict=True))
-        lines += [f"Example {count}: {last}({n})=={output}" for count, n, output in examples]
-        return Task("\n".join(lines), last, id=name, info={
+        for step, (word, k) in enumerate(operations):
+            lines.append(f"{ORDINALS[step]} {word} {k}: {NAMES[step]}({values[0]})=={values[step + 1]}")
+        return Task("\n".join(lines), NAMES[steps - 1], id=name, info={
             "operations": operations,
-            "examples": [[n, output] for _, n, output in examples],
+            "values": values,
             "hidden": [[n, run(right, n)] for n in hidden],
         })  # fmt: skip
 
     def demonstrate(self, task: Task) -> list[Turn]:
         """An imperfect demonstration, drawn from the task's name."""
         draw = random.Random(f"demonstration-{task.id}")
-        turns, right, formulas, again = [], [], [], []
-        for step, (word, k) in enumerate(task.info["operations"]):
-            line, trap = f"{ORDINALS[step]} {word} {k}.", TRAPS[word]
-            fell = self.falls(draw, trap)
-            if fell and trap == "dead_end":
-                code = f"{NAMES[step]}={word}({NAMES[step - 1] if step else 'n'},{k})"
+        start, *values = task.info["values"]
+        value, turns = start, []
+        for step, ((word, k), expected) in enumerate(zip(task.info["operations"], values, strict=True)):
+            line = f"{ORDINALS[step]} {word} {k}."
+            example = f";{NAMES[step]}({start})=={expected}"
+            fell = self.falls(draw, TRAPS[word])
+            if fell and TRAPS[word] == "dead_end":
+                code = f"{NAMES[step]}={word}({NAMES[step - 1] if step else 'n'},{k}){example}"
                 fails = calls_python(line, code, undefined(code, word))
                 return [*turns, fails, fails, GIVE_UP]
-            formulas.append(formula(word, k, fell))
-            turns.append(calls_python(line, define(step, word, k, fell), "(no output)"))
-            fell = fell and trap == "silent"
-            right.append(formula(word, k, fell))
-            again.append(calls_python(line, define(step, word, k, fell), "(no output)"))
-        repairs = draw.random() < self.repaired
-        for count, (n, output) in zip(COUNTS, task.info["examples"], strict=True):
-            line, code = f"Example {count}.", f"{task.answer}({n})=={output}"
-            shows = run(formulas, n) != output
-            turns.append(calls_python(line, code, str(not shows)))
-            if shows and repairs:
-                formulas = right
-                turns += [*again, calls_python(line, code, "True")]
+            if fell and TRAPS[word] == "recoverable":
+                wrong = run([formula(word, k, fell)], value)
+                turns.append(calls_python(line, define(step, word, k, fell) + example, str(wrong == expected)))
+                if draw.random() >= self.repaired:
+                    value = wrong
+                    continue
+                fell = False
+            value = run([formula(word, k, fell)], value)
+            turns.append(calls_python(line, define(step, word, k, fell) + example, str(value == expected)))
         return [*turns, Turn(f"\\boxed{{{task.answer}}}")]
 
     async def judge(self, task: Task, answer: str, session: Session) -> tuple[bool, float]:
@@ -181,9 +174,9 @@ def define(step: int, word: str, k: int, fell: bool = False) -> str:
     """The definition of step number `step`, from 0, on top of the one before.
 
     >>> define(1, "take from", 3)
-    'def second(n): return 3-first(n)'
+    'second=lambda n:3-first(n)'
     """
-    return f"def {NAMES[step]}(n): return {formula(word, k, fell, n=f'{NAMES[step - 1]}(n)' if step else 'n')}"
+    return f"{NAMES[step]}=lambda n:{formula(word, k, fell, n=f'{NAMES[step - 1]}(n)' if step else 'n')}"
 
 
 def run(formulas: Sequence[str], n: int) -> int:
@@ -201,24 +194,28 @@ def _function(code: str) -> Callable[[int], int]:
 def _is_right(code: Any, right: dict[str, str]) -> bool:
     """Whether code only defines functions as `right` does, and looks at values."""
     try:
-        statements = ast.parse(code).body
-        return all(
-            isinstance(statement, ast.Expr)
-            or (
-                isinstance(statement, ast.FunctionDef)
-                and _shape(statement) == _shape(ast.parse(right[statement.name]).body[0])
-            )
-            for statement in statements
-        )
+        for statement in ast.parse(code).body:
+            match statement:
+                case ast.Expr():
+                    continue
+                case ast.FunctionDef(name, arguments, body=[ast.Return(ast.expr() as result)], decorator_list=[]):
+                    function = ast.Lambda(arguments, result)
+                case ast.Assign(targets=[ast.Name(name)], value=ast.Lambda() as function):
+                    pass
+                case _:
+                    return False
+            if _shape(function) != _shape(ast.parse(right[name]).body[0].value):
+                return False
     except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
         return False
+    return True
 
 
-def _shape(tree: ast.AST) -> str:
+def _shape(function: ast.Lambda) -> str:
     """A syntax tree with its own names numbered in the order of their appearance."""
     numbers: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(function):
         field = {ast.Name: "id", ast.arg: "arg"}.get(type(node))
         if field and getattr(node, field) not in KNOWN:
             setattr(node, field, numbers.setdefault(getattr(node, field), f"v{len(numbers)}"))
-    return ast.dump(tree)
+    return ast.dump(function)
