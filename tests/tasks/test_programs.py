@@ -111,7 +111,7 @@ def test_a_session_without_python_fails():
     ("calls", "success", "step"),
     [
         ([define(0, "add", 2), define(1, "take from", 9), "second(1)==6"], True, None),
-        (["def first(x):\n    return x + 2\n\nfirst(1) == 3", "def second(x):\n    return 9 - first(x)"], True, None),
+        (["def first(x):\n    return x + 2\n\nfirst(1) == 3", "def second(x: int): return 9 - first(x)"], True, None),
         ([RIGHT], True, None),
         ([RIGHT], False, 2),  # only the answer is wrong
         ([define(1, "take from", 9), define(0, "add", 2), "second(1) == 6"], True, None),

@@ -212,8 +212,10 @@ def _is_right(code: Any, right: dict[str, str]) -> bool:
 
 
 def _shape(function: ast.Lambda) -> str:
-    """A syntax tree with its own names numbered in the order of their appearance."""
+    """A syntax tree without annotations, its own names numbered in the order of their appearance."""
     numbers: dict[str, str] = {}
+    for argument in function.args.args:
+        argument.annotation = None
     for node in ast.walk(function):
         field = {ast.Name: "id", ast.arg: "arg"}.get(type(node))
         if field and getattr(node, field) not in KNOWN:
