@@ -223,3 +223,15 @@ def test_equals_sign_keeps_the_underscores_of_a_value(prepare, tmp_path):
 
 def test_stop_string_can_be_given_as_a_flag(prepare):
     assert prepare("", "--agent.stop", "Observation:")["agent"]["stop"] == ["Observation:"]
+
+
+@pytest.mark.parametrize(("recipe", "flags", "functions"), [
+    ("", ["--functions", "one.py", "--functions=two.py"], ["one.py", "two.py"]),
+    ('functions = "one.py"', [], ["one.py"]),
+    ('functions = ["one.py"]', ["--functions", "two.py"], ["two.py"]),
+])  # fmt: skip
+def test_lists_are_flags_that_may_be_repeated(prepare, tmp_path, monkeypatch, recipe, flags, functions):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(f'def {name}() -> str:\n    """{name}"""\n')
+    assert prepare(recipe, *flags)["functions"] == functions

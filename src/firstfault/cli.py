@@ -206,9 +206,11 @@ def _add_fields(group: Any, model: type[BaseModel], prefix: str = "") -> None:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             _add_fields(group, field.annotation, f"{prefix}{name}.")
             continue
-        default = "" if field.is_required() else f" (default: {_default(field)})"
+        repeats = field.annotation == list[str]
+        note = "may be repeated" if repeats else f"default: {_default(field)}"
+        description = field.description if field.is_required() else f"{field.description} ({note})"
         group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=prefix + name, metavar="X",
-                           help=f"{field.description}{default}".replace("%", "%%"))  # fmt: skip
+                           action="append" if repeats else "store", help=description.replace("%", "%%"))  # fmt: skip
 
 
 def _default(field: Any) -> Any:

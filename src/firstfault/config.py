@@ -89,6 +89,8 @@ class RunConfig(Section):
     model: str = Field("tiny", description='a folder or a Hub id; "tiny" is taught from the tasks\' demonstrations')
     tasks: dict[str, Any] = Field({"name": "arithmetic"}, description="a family (see `firstfault tasks`) or a .jsonl")
     method: dict[str, Any] = Field({"name": "elpo"}, description="see `firstfault methods`, or file.py:ClassName")
+    functions: list[str] = Field([], description="a file of tools: my_tools.py, or my_tools.py:ClassName")
+    mcp: list[str] = Field([], description="an MCP server as a tool: the command that starts it, or its URL")
     run_dir: Path = Field(Path("runs/run"), description="where everything of the run is written")
     steps: int = Field(40, ge=0, description="iterations: explore, credit, update")
     batch: int = Field(16, ge=1, description="tasks per iteration")
@@ -109,6 +111,11 @@ class RunConfig(Section):
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("functions", "mcp", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:

@@ -121,8 +121,7 @@ class Rollouts:
             await _all([session.ready() for session in sessions])
             return await _all([self._complete(node, first + i, session) for i, session in enumerate(sessions)])
         finally:
-            for session in sessions:
-                await session.close()
+            await asyncio.gather(*(session.close() for session in sessions))
 
     async def _complete(self, node: Node, rollout: int, session: Session) -> Node:
         with self._hold():
@@ -159,8 +158,7 @@ class Rollouts:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.agent.engine.turnstile.leave()
-        for session in self._sessions.values():
-            await session.close()
+        await asyncio.gather(*(session.close() for session in self._sessions.values()))
 
 
 async def _all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -23,7 +23,7 @@ class Mix(TaskSource):
     families: dict[str, SerializeAsAny[TaskSource]] = Field(min_length=1, description="the sources, by name")
 
     def train(self, seed: int, first: int, n: int) -> list[Task]:
-        names = list(self.families)
+        names = [name for name, family in self.families.items() if not family.evaluation_only] or list(self.families)
         turns = [divmod(i, len(names)) for i in range(first, first + n)]
         return [_from(names[k], self.families[names[k]].train(seed, turn, 1)[0]) for turn, k in turns]
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +17,14 @@ from firstfault.engines.base import Engine, Sampling
 from firstfault.errors import UserError
 from firstfault.methods import METHODS, Method
 from firstfault.tasks import TASKS, JsonlTasks, Mix, TaskSource
-from firstfault.tools import Session
-from firstfault.tools.base import describe
+from firstfault.tools import MCPTool, Session, Tool
+from firstfault.tools.own import own_class, tools_from
 
 
 def method_class(name: str) -> type[Method]:
     """A method of ours by name, or the user's own from `path/to/file.py:ClassName`."""
     if ":" in name:
-        return _own_class(name, Method)
+        return own_class(name, Method)
     if name not in METHODS:
         raise UserError(_unknown("method", name, METHODS, "or file.py:ClassName"))
     return METHODS[name]
@@ -43,7 +40,7 @@ def tasks_class(name: str) -> type[TaskSource]:
     if name.endswith(".jsonl"):
         return JsonlTasks
     if ":" in name:
-        return _own_class(name, TaskSource)
+        return own_class(name, TaskSource)
     if name not in TASKS:
         raise UserError(_unknown("task family", name, TASKS, "or a .jsonl file, or file.py:ClassName"))
     return TASKS[name]
@@ -73,34 +70,33 @@ def uses_cpu(config: RunConfig) -> bool:
     return config.device == "cpu" or not torch.cuda.is_available()
 
 
-def build_agent(config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokenizerBase, source: TaskSource) -> Agent:
-    session = Session(source.tools())
+def extra_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
+    """The tools that a run's settings add to those of its tasks.
+
+    Raises:
+        UserError: if one can't be had, or two have a function of the same name.
+    """
+    tools = [tool for name in config.functions for tool in tools_from(name)]
+    tools += [MCPTool(server) for server in config.mcp]
+    names = [schema["function"]["name"] for tool in (*source.tools(), *tools) for schema in tool.schemas]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two tools have a function named {twice!r}; rename it in one of them, or leave one out.")
+    return tools
+
+
+def build_agent(
+    config: AgentConfig,
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    source: TaskSource,
+    extra: Sequence[Tool] = (),
+) -> Agent:
+    """The agent for the tasks of `source`, with their tools and `extra` ones."""
+    session = Session([*source.tools(), *extra])
     chat = Chat(tokenizer, session.schemas, source.system)
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, chat.stop_tokens, tuple(config.stop))
     return Agent(engine, chat, session, source.judge, sampling, config.max_steps, config.max_context)
-
-
-def _own_class(name: str, base: type) -> type:
-    path, _, attribute = name.rpartition(":")
-    file = Path(path).resolve()
-    # named by its path, which nobody imports: a user's random.py must not become everybody's
-    spec = importlib.util.spec_from_file_location(str(file), file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise UserError(f"{name}: there is no Python file {path!r}; write path/to/file.py:ClassName.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # where pydantic looks up what annotations name
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[module.__name__]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        place = f"line {lines[-1]} of {path}" if lines else f"the import of {path}"
-        reason = describe(error).removeprefix("Error: ").rstrip(".")
-        raise UserError(f"{name}: {place} fails with {reason}.") from error
-    found = getattr(module, attribute, None)
-    if not isinstance(found, type) or not issubclass(found, base):
-        raise UserError(f"{name}: {path} has no class {attribute!r} derived from {base.__name__}.")
-    return found
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, Any], more: str) -> str:

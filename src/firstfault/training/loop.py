@@ -20,7 +20,7 @@ from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import ReplayError
-from firstfault.training.build import build_agent, uses_cpu
+from firstfault.training.build import build_agent, extra_tools, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner
@@ -83,9 +83,10 @@ class Trainer:
         if tracker and importlib.util.find_spec(tracker) is None:  # accelerate would go on without it
             raise UserError(f"the tracker {tracker} is not installed; pip install 'firstfault[{tracker}]'.")
         self.accelerator = Accelerator(log_with=tracker, project_dir=config.run_dir, cpu=uses_cpu(config))
-        # what is wrong with tasks or folder shows before a model is taught or loaded
+        # what is wrong with tasks, tools or folder shows before a model is taught or loaded
         source.train(config.seed, 0, 1)
         self.held_out = source.held_out(config.evaluation.problems)
+        extra = extra_tools(config, source)
         complete = {
             "tasks": {"name": config.tasks["name"], **source.model_dump(mode="json", exclude_none=True)},
             "method": {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)},
@@ -95,13 +96,13 @@ class Trainer:
         checkpoint = self.folder.last_checkpoint() if resume else None
         if checkpoint:
             self.folder.check_same(config)
-        self.iteration, start = checkpoint or (0, start_model(config, source, self.console))
+        self.iteration, start = checkpoint or (0, start_model(config, source, self.console, extra))
         model, self.tokenizer = load_policy(str(start), self.accelerator.device)
         self.learner = Learner(model, config.optimizer, config.learner, temperature=config.agent.temperature)
         if checkpoint:
             self.learner.load_state(load_state(start))
         self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
-        self.agent = build_agent(config.agent, self.engine, self.tokenizer, source)
+        self.agent = build_agent(config.agent, self.engine, self.tokenizer, source, extra)
         self.folder.write_config(config)
         self.folder.rewind(self.iteration)
 

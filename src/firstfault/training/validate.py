@@ -18,7 +18,7 @@ from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.policy import load_policy
 from firstfault.tasks import JsonlTasks
-from firstfault.training.build import build_agent, build_tasks, uses_cpu
+from firstfault.training.build import build_agent, build_tasks, extra_tools, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.training.progress import progress
 from firstfault.tree import Task, Tree
@@ -76,10 +76,11 @@ def evaluate_model(config: RunConfig, console: Console) -> dict[str, Any]:
         )
     if config.threads:
         torch.set_num_threads(config.threads)
-    model, tokenizer = load_policy(start_model(config, source, console), PartialState(cpu=uses_cpu(config)).device)
-    agent = build_agent(
-        config.agent, TransformersEngine(model, tokenizer, **config.engine.model_dump()), tokenizer, source
-    )
+    extra = extra_tools(config, source)
+    start = start_model(config, source, console, extra)
+    model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
+    engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
+    agent = build_agent(config.agent, engine, tokenizer, source, extra)
 
     async def run() -> dict[str, Any]:
         try:
