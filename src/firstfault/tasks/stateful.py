@@ -58,10 +58,11 @@ class Stateful(Chains):
                 operand = draw.choice(others) if others and draw.random() < BORROWED else draw.randint(2, 9)
                 number = state.get(operand, operand)
                 result = calculate(state[register], WORDS[word].sign, number)
+                after = {**state, register: result}
                 # no operation that changes nothing, and none that an assignment in its place does as well
-                if 0 <= result <= LARGEST and len({state[register], number, result}) == 3:
+                if result >= 0 and sum(after.values()) <= LARGEST and len({state[register], number, result}) == 3:
                     break
-            state[register] = result
+            state = after
             lines.append(f"{ORDINALS[step]} in {register} {word} {operand}.")
             operations.append([register, word, operand])
         lines.append(f"Last tell {'+'.join(state)}.")
