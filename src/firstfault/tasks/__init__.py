@@ -7,7 +7,16 @@ from firstfault.tasks.datasets import Dataset
 from firstfault.tasks.jsonl import JsonlTasks
 from firstfault.tasks.lore import Lore
 from firstfault.tasks.mix import Mix
+from firstfault.tasks.programs import Programs
+from firstfault.tasks.stateful import Stateful
 
-TASKS: dict[str, type[TaskSource]] = {"arithmetic": Arithmetic, "lore": Lore, "dataset": Dataset, **PUBLISHED}
+TASKS: dict[str, type[TaskSource]] = {
+    "arithmetic": Arithmetic,
+    "stateful": Stateful,
+    "lore": Lore,
+    "programs": Programs,
+    "dataset": Dataset,
+    **PUBLISHED,
+}
 
-__all__ = ["TASKS", "Arithmetic", "Dataset", "JsonlTasks", "Lore", "Mix", "TaskSource"]
+__all__ = ["TASKS", "Arithmetic", "Dataset", "JsonlTasks", "Lore", "Mix", "Programs", "Stateful", "TaskSource"]
