@@ -29,15 +29,15 @@ except ImportError:
 ROOT = Path(__file__).parent.parent
 CELLS = ROOT / "runs" / "cells"
 RESULTS = ROOT / "docs" / "results"
-RECIPES = {
-    "arithmetic": "demo",
-    "stateful": "stateful",
-    "lore": "lore",
-    "programs": "programs",
-    "all three": "families",
+FAMILIES = {  # where each has its settings
+    "arithmetic": "recipes/demo.toml",
+    "stateful": "recipes/families.toml --tasks stateful",
+    "lore": "recipes/lore.toml",
+    "programs": "recipes/families.toml --tasks programs",
+    "all three": "recipes/families.toml --cold-start.steps 720",
 }
 COMMAND = (
-    "firstfault train --config recipes/{recipe}.toml --method {method} --seed {seed} "
+    "firstfault train --config {settings} --method {method} --seed {seed} "
     "--evaluation.every 4 --evaluation.samples 2 --threads 1"
 )
 TOTALS = ("rollouts", "probes", "generated_tokens", "tool_calls", "seconds_explore", "seconds_update")
@@ -46,8 +46,8 @@ COLOURS = {"elpo": "tab:red", "grpo": "tab:blue"}
 
 def cell(family: str, method: str, seed: int) -> dict:
     """The result of one run, which is trained unless it stands there finished."""
-    folder = RunFolder(CELLS / f"{RECIPES[family]}-{method}-{seed}")
-    arguments = COMMAND.format(recipe=RECIPES[family], method=method, seed=seed).split()[1:]
+    folder = RunFolder(CELLS / f"{family.replace(' ', '-')}-{method}-{seed}")
+    arguments = COMMAND.format(settings=FAMILIES[family], method=method, seed=seed).split()[1:]
     command = [sys.executable, "-m", "firstfault", *arguments, "--run-dir", str(folder.path), "--resume"]
     with open(f"{folder.path}.log", "w") as log:
         subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=log)
@@ -135,7 +135,7 @@ def _spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--families", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--methods", nargs="+", default=["elpo", "grpo"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a core each")
@@ -150,7 +150,7 @@ def main() -> None:
 
     def run(key: tuple[str, str, int]) -> None:
         known[key] = cell(*key)
-        cells = sorted(known.values(), key=lambda c: (list(RECIPES).index(c["family"]), c["method"], c["seed"]))
+        cells = sorted(known.values(), key=lambda c: (list(FAMILIES).index(c["family"]), c["method"], c["seed"]))
         record.write_text(json.dumps(cells, indent=1) + "\n")
         (RESULTS / "families.md").write_text(render(cells))
         print(key, known[key]["evaluations"][-1], flush=True)

@@ -91,6 +91,7 @@ class RunConfig(Section):
     method: dict[str, Any] = Field({"name": "elpo"}, description="see `firstfault methods`, or file.py:ClassName")
     functions: list[str] = Field([], description="a file of tools: my_tools.py, or my_tools.py:ClassName")
     mcp: list[str] = Field([], description="an MCP server as a tool: the command that starts it, or its URL")
+    search: str = Field("", description="a corpus as a tool: a JSONL or Parquet file, or a data set of the Hub")
     run_dir: Path = Field(Path("runs/run"), description="where everything of the run is written")
     steps: int = Field(40, ge=0, description="iterations: explore, credit, update")
     batch: int = Field(16, ge=1, description="tasks per iteration")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from firstfault.config import AgentConfig
+from firstfault.config import AgentConfig, RunConfig
 from firstfault.engines.base import Sampling
 from firstfault.errors import UserError
 from firstfault.methods import ELPO, GRPO, METHODS
-from firstfault.tasks import TASKS, Arithmetic, JsonlTasks
-from firstfault.training.build import build_agent, build_method, build_tasks, method_class, tasks_class
+from firstfault.tasks import TASKS, Arithmetic, JsonlTasks, Lore
+from firstfault.training.build import build_agent, build_method, build_tasks, extra_tools, method_class, tasks_class
 from firstfault.tree import Task
 
 OWN = '''
@@ -265,3 +265,13 @@ def test_the_system_prompt_is_that_of_the_tasks(make_tokenizer, tmp_path):
     tokenizer = make_tokenizer("qwen", "qwen2_5")
     agent = build_agent(AgentConfig(), None, tokenizer, source)
     assert source.system in tokenizer.decode(agent.chat.prompt("Hi"))
+
+
+def test_a_corpus_to_search_is_a_tool(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRSTFAULT_CACHE", str(tmp_path / "cache"))
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"text": "Tarn has a mill."}\n{"text": "Kibu has a port."}\n')
+    [tool] = extra_tools(RunConfig(search=str(corpus)), Arithmetic())
+    assert asyncio.run(tool.call("search", {"query": "port"})) == "Kibu has a port."
+    with pytest.raises(UserError, match="two tools have a function named 'search'"):
+        extra_tools(RunConfig(search=str(corpus)), Lore())

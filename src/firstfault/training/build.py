@@ -17,7 +17,7 @@ from firstfault.engines.base import Engine, Sampling
 from firstfault.errors import UserError
 from firstfault.methods import METHODS, Method
 from firstfault.tasks import TASKS, JsonlTasks, Mix, TaskSource
-from firstfault.tools import MCPTool, Session, Tool
+from firstfault.tools import MCPTool, SearchTool, Session, Tool
 from firstfault.tools.own import own_class, tools_from
 
 
@@ -78,6 +78,7 @@ def extra_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
     """
     tools = [tool for name in config.functions for tool in tools_from(name)]
     tools += [MCPTool(server) for server in config.mcp]
+    tools += [SearchTool.from_corpus(config.search)] if config.search else []
     names = [schema["function"]["name"] for tool in (*source.tools(), *tools) for schema in tool.schemas]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
