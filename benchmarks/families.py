@@ -31,10 +31,10 @@ CELLS = ROOT / "runs" / "cells"
 RESULTS = ROOT / "docs" / "results"
 FAMILIES = {  # where each has its settings
     "arithmetic": "recipes/demo.toml",
-    "stateful": "recipes/families.toml --tasks stateful",
+    "stateful": "recipes/families.toml --tasks stateful --cold-start.steps 240",
     "lore": "recipes/lore.toml",
-    "programs": "recipes/families.toml --tasks programs",
-    "all three": "recipes/families.toml --cold-start.steps 720",
+    "programs": "recipes/families.toml --tasks programs --cold-start.steps 240",
+    "all three": "recipes/families.toml",
 }
 COMMAND = (
     "firstfault train --config {settings} --method {method} --seed {seed} "
