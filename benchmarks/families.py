@@ -53,8 +53,8 @@ def cell(family: str, method: str, seed: int) -> dict:
         subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=log)
     rows = folder.read_metrics()
     totals = {name: sum(row[name] for row in rows) for name in TOTALS}
-    evaluations = [{k: round(v, 4) for k, v in record.items()} for record in folder.read_evaluation()]
-    return {"family": family, "method": method, "seed": seed, "evaluations": evaluations, **totals}
+    totals |= {"family": family, "method": method, "seed": seed, "evaluations": folder.read_evaluation()}
+    return json.loads(json.dumps(totals), parse_float=lambda number: round(float(number), 4))
 
 
 def render(cells: list[dict]) -> str:
@@ -92,6 +92,7 @@ def render(cells: list[dict]) -> str:
         lines.append(f"| {family} | {method} | {len(mine)} | {spread} |")
     lines += [
         "",
+        *by_family(cells),
         "So few seeds do not rank methods: they show that both learn.",
         "",
         "Minutes are those of exploring and updating, on a machine that had other work to do as well.",
@@ -101,6 +102,22 @@ def render(cells: list[dict]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def by_family(cells: list[dict]) -> list[str]:
+    """What the policies of all three families do in each, before and after."""
+    mixed = [c for c in cells if "families" in c["evaluations"][-1]]
+    if not mixed:
+        return []
+    families = list(mixed[0]["evaluations"][-1]["families"])
+    lines = ["All three at once, in each family (sampled / greedy):", ""]
+    lines += [f"| method | seed | | {' | '.join(families)} |", "|---|---|---|" + "---|" * len(families)]
+    for c in mixed:
+        for when, record in (("before", c["evaluations"][0]), ("after", c["evaluations"][-1])):
+            scores = [record["families"][family] for family in families]
+            cells_of = " | ".join(f"{s['sampled']:.2f} / {s['greedy']:.2f}" for s in scores)
+            lines.append(f"| {c['method']} | {c['seed']} | {when} | {cells_of} |")
+    return [*lines, ""]
 
 
 def draw(cells: list[dict], path: Path) -> None:

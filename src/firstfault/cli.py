@@ -83,6 +83,9 @@ def evaluate(parsed: argparse.Namespace) -> None:
         table.add_column(column, justify="right" if column else "left")
     for kind in ("sampled", "greedy"):
         table.add_row(kind, f"{record[kind]:.3f}", f"{record[f'{kind}_low']:.3f} to {record[f'{kind}_high']:.3f}")
+    for family, scores in record.get("families", {}).items():
+        for kind, success in scores.items():
+            table.add_row(f"{family}, {kind}", f"{success:.3f}", "")
     table.caption = (
         f"{record['problems']} problems, {record['samples']} samples each; "
         f"{record['tokens_per_run']:.0f} tokens and {record['calls_per_run']:.1f} tool calls per sampled run"

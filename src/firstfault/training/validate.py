@@ -32,7 +32,8 @@ async def validate(
     """Run each task `samples` times at the agent's temperature, and once greedily.
 
     Returns:
-        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), and what it took.
+        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), what it took, and
+        of a mix of families the success of each (`families`).
     """
     greedy = replace(agent, sampling=replace(agent.sampling, temperature=0.0))
 
@@ -49,10 +50,15 @@ async def validate(
     )
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
     record: dict[str, Any] = {"problems": len(tasks), "samples": samples}
+    families: dict[str, dict[str, float]] = {task.info["family"]: {} for task in tasks if "family" in task.info}
     for name, group in (("sampled", sampled), ("greedy", likeliest)):
-        record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(
-            [np.mean([leaf.success for leaf in tree.leaves]) for tree in group], seed
-        )
+        success = [float(np.mean([leaf.success for leaf in tree.leaves])) for tree in group]
+        record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
+        for family, scores in families.items():
+            own = [s for s, task in zip(success, tasks, strict=True) if task.info.get("family") == family]
+            scores[name] = float(np.mean(own))
+    if families:
+        record["families"] = families
     nodes = [node for tree in sampled for node in tree.steps]
     runs = len(tasks) * samples
     record["tokens_per_run"] = sum(len(node.action_tokens) for node in nodes) / runs
