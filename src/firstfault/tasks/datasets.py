@@ -13,7 +13,6 @@ from firstfault.errors import UserError
 from firstfault.tasks.judged import INSTRUCTION, Judged, Judging
 from firstfault.tasks.judges.code import Asserts, Examples
 from firstfault.tasks.rows import Rows, endless, load_rows, shuffled
-from firstfault.tools import PythonTool
 from firstfault.tree import Task
 
 
@@ -80,9 +79,6 @@ class DataTasks(Judged):
                 f"row {number} of {type(self).__name__} can't be read ({type(error).__name__}: {error}; the columns "
                 f"are {', '.join(row)}); give data with the published columns, or name them with --tasks dataset."
             ) from error
-
-    def tools(self) -> list[PythonTool]:
-        return [PythonTool()]
 
 
 class Dataset(DataTasks):

@@ -12,7 +12,6 @@ from pydantic import Field
 from firstfault.errors import UserError
 from firstfault.tasks.judged import Judged
 from firstfault.tasks.rows import endless
-from firstfault.tools import PythonTool
 from firstfault.tree import Task
 
 
@@ -44,9 +43,6 @@ class JsonlTasks(Judged):
 
     def held_out(self, n: int) -> list[Task]:
         return _read(self.held_out_path)[:n] if self.held_out_path else []
-
-    def tools(self) -> list[PythonTool]:
-        return [PythonTool()]
 
 
 @functools.lru_cache

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from firstfault.tasks.base import TaskSource, last_boxed, same_answer
 from firstfault.tasks.judges.code import Asserts, CodeJudge, Examples, program_in
 from firstfault.tasks.judges.math import MathJudge, require_math_verify
 from firstfault.tasks.judges.text import chosen, exact_match, f1
-from firstfault.tools import Session
+from firstfault.tools import PythonTool, Session
+from firstfault.tools.python import PRELOAD
 from firstfault.tree import Task
 
 Judging = Literal["same", "math", "choice", "exact", "f1", "code"]
@@ -28,12 +29,25 @@ INSTRUCTION: dict[Judging, str] = {
 }
 
 
+class PythonOptions(BaseModel):
+    """The bounds of the Python tool, and what is loaded in it from the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    timeout: float = Field(5.0, gt=0, description="seconds of a call")
+    memory_mb: int = Field(512, ge=16, description="memory of an interpreter, beyond what is preloaded")
+    max_output: int = Field(2000, ge=100, description="characters of an output; the middle of a longer one is cut out")
+    preload: list[str] = Field([*PRELOAD, "numpy", "sympy"], description="modules that are there from the start")
+
+
 class Judged(TaskSource):
     r"""Tasks that are judged by their answer alone.
 
     It has to stand in the last `\boxed{}`; a program in the last block of Python. The reward is 1 for a success and 0
     otherwise, but with f1 it is the share of the right words. Of several right answers, `info["answers"]` lists all.
     """
+
+    python: PythonOptions = PythonOptions()
 
     @property
     def judging(self) -> Judging:
@@ -46,6 +60,9 @@ class Judged(TaskSource):
         if self.judging == "math":
             require_math_verify()
         return self
+
+    def tools(self) -> list[PythonTool]:
+        return [PythonTool(**self.python.model_dump())]
 
     def judging_of(self, task: Task) -> Judging:
         """How the answers of one task are judged."""
