@@ -163,7 +163,8 @@ def main() -> None:
     known = (
         {(c["family"], c["method"], c["seed"]): c for c in json.loads(record.read_text())} if record.exists() else {}
     )
-    wanted = [(f, m, s) for s in parsed.seeds for f in parsed.families for m in parsed.methods]
+    # side by side stand cells of different families: those of one wait for the same cold start
+    wanted = [(f, m, s) for s in parsed.seeds for m in parsed.methods for f in parsed.families]
 
     def run(key: tuple[str, str, int]) -> None:
         known[key] = cell(*key)
