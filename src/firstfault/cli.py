@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -209,6 +209,8 @@ def _add_fields(group: Any, model: type[BaseModel], prefix: str = "") -> None:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             _add_fields(group, field.annotation, f"{prefix}{name}.")
             continue
+        if prefix and get_origin(field.annotation) is dict:
+            continue  # of a mix: the options of its families stand in recipes
         repeats = field.annotation == list[str]
         note = "may be repeated" if repeats else f"default: {_default(field)}"
         description = field.description if field.is_required() else f"{field.description} ({note})"

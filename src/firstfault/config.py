@@ -30,6 +30,10 @@ class AgentConfig(Section):
     max_new_tokens: int = Field(512, ge=1, description="tokens of one step")
     max_steps: int = Field(16, ge=1, description="steps of one run")
     max_context: int = Field(4096, ge=16, description="tokens of one run, prompt included")
+    tool_timeout: float = Field(5.0, gt=0, description="seconds of one call, for tools that have no limit of their own")
+    tool_output: int = Field(
+        2000, ge=100, description="characters of one output; the middle of a longer one is cut out"
+    )
     stop: list[str] = Field([], description="strings that end a step, besides the template's own end of turn")
 
     @field_validator("stop", mode="before")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from firstfault.errors import UserError
-from firstfault.tasks import Arithmetic, Lore, Mix, Programs
+from firstfault.tasks import Arithmetic, JsonlTasks, Lore, Mix, Programs
 from firstfault.tools import Session
 from firstfault.training.build import build_tasks
 from firstfault.tree import Task
@@ -23,6 +23,38 @@ def test_options_are_those_of_each_family():
         build_tasks({"name": "arithmetic,lore", "families": {"lore": {"hop_max": 4}}})
     with pytest.raises(UserError, match="there is no task family 'lor'; did you mean 'lore'"):
         build_tasks({"name": "arithmetic,lor"})
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"name": "arithmetic,arithmetic"}, "a family is named twice"),
+        (
+            {"name": "arithmetic,lore", "families": "lore"},
+            "families = 'lore' is no table of tables",
+        ),
+        ({"name": "arithmetic,lore", "families": {"lore": "hops_max"}}, "is no table of tables"),
+        ({"name": "arithmetic,lore", "families": {"arithmatic": {}}}, "'arithmatic' has options and is not among them"),
+    ],
+)
+def test_what_is_wrong_with_a_mix_is_told(table, sentence):
+    with pytest.raises(UserError, match=sentence):
+        build_tasks(table)
+
+
+def test_what_a_family_s_system_prompt_says_stands_before_its_questions(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "1 + 1?", "answer": "2", "family": ["mine"]}\n')
+    own = build_tasks({"name": f"arithmetic,{path}"}).train(seed=0, first=1, n=1)[0]
+    assert own.question == f"{JsonlTasks.system}\n\n1 + 1?" and own.info["family"] == str(path)
+
+
+def test_the_python_tool_is_the_one_with_the_most_time(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    for names in (f"arithmetic,{path}", f"{path},arithmetic"):
+        [tool] = build_tasks({"name": names}).tools()
+        assert tool.timeout == 5.0
 
 
 def test_families_take_turns():

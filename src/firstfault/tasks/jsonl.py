@@ -68,4 +68,7 @@ def _task(line: str, where: str) -> Task:
             value = fields[name] = str(value)
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{where} has no {name!r}; every task is an object with a question and an answer, as text.")
+    answers = fields.get("answers", [""])
+    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
+        raise UserError(f"{where}: answers = {answers!r} is no list of texts; list all right answers there, or none.")
     return Task(fields.pop("question"), fields.pop("answer"), id=where, info=fields)

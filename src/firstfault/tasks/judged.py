@@ -36,7 +36,7 @@ class PythonOptions(BaseModel):
 
     timeout: float = Field(5.0, gt=0, description="seconds of a call")
     memory_mb: int = Field(512, ge=16, description="memory of an interpreter, beyond what is preloaded")
-    max_output: int = Field(2000, ge=100, description="characters of an output; the middle of a longer one is cut out")
+    max_output: int = Field(2000, ge=100, description="characters of an output")
     preload: list[str] = Field([*PRELOAD, "numpy", "sympy"], description="modules that are there from the start")
 
 

@@ -40,8 +40,8 @@ class FlawedTasks(TaskSource):
 
     def may_trap(self, step: int, steps: int) -> bool:
         """Whether step number `step` (from 0) of a task of `steps` steps may hold a trap."""
-        third = 3 * step // steps
-        return {"anywhere": True, "early": third == 0, "late": third == 2}[self.where]
+        third = max(1, steps // 3)
+        return {"anywhere": True, "early": step < third, "late": step >= steps - third}[self.where]
 
     def vocabulary(self, traps: Mapping[str, Kind | None], step: int, steps: int) -> list[str]:
         """The words that step number `step` (from 0) of a task of `steps` steps is drawn from.

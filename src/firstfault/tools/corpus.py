@@ -103,7 +103,7 @@ class Corpus:
                 has = ", ".join(map(str, row)) if isinstance(row, Mapping) else "no fields"
                 raise UserError(
                     f"document {number} of {self.source} has no text in {self.text!r} (it has {has}); "
-                    "name the field that holds the text."
+                    f"rename the field that holds the text to {self.text!r}."
                 )
             title = row.get(self.title)
             yield ("" if title is None else str(title)), row[self.text]

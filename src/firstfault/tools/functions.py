@@ -95,7 +95,10 @@ class ObjectTool(Tool):
         self._unused = [_copy(object)]  # what can't be copied must show now, not in the middle of a training run
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
-        working, self.object = self.object, _copy(self.object)
+        try:
+            working, self.object = self.object, _copy(self.object)
+        except UserError as error:  # it could be copied before an earlier call
+            raise ToolError(f"Error: {error}") from error
         try:
             return await _run(getattr(working, name), arguments)
         finally:

@@ -18,6 +18,8 @@ import asyncio
 import copy
 from typing import Any
 
+from ..errors import UserError
+from .arguments import Schema
 from .base import ReplayError, Tool, ToolError, shorten
 from .mcp_connection import PATIENCE, Connection, Done, Server
 
@@ -39,6 +41,10 @@ class MCPTool(Tool):
         self._history: tuple[Done, ...] = ()
         self._connection: Connection | None = None  # to a server that stands where the run stands
         self._made: list[Connection] = []
+
+    def check(self, schema: Schema, arguments: Any) -> str | None:
+        """The server checks its arguments by itself, with all of JSON schema."""
+        return None if isinstance(arguments, dict) else super().check(schema, arguments)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         await self.ready()
@@ -63,15 +69,17 @@ class MCPTool(Tool):
         """Start a server and bring it to where the run stands, if there is none that stands there already.
 
         Raises:
-            ReplayError: if a call gives another result than before.
-            UserError: if the server can't be started.
+            ReplayError: if the server can't be started any more, or a call gives another result than before.
         """
         if self._connection is not None:
             return
         connection = Connection(self._server)
         self._made.append(connection)
         try:
-            await connection.open()
+            try:
+                await connection.open()
+            except UserError as error:  # it could be, when this tool was made
+                raise ReplayError(str(error)) from error
             for done in self._history:
                 await self._repeat(done, connection)
         except BaseException:

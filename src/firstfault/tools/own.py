@@ -59,7 +59,7 @@ def own_class(name: str, base: type) -> type:
 
 
 def load_file(path: str, name: str) -> ModuleType:
-    """Run a Python file as a module. `name` is what the user wrote, for errors.
+    """Run a Python file as a module, unless that was done since it was written. `name` is the user's, for errors.
 
     Raises:
         UserError: if there is no such file, or it fails.
@@ -70,7 +70,12 @@ def load_file(path: str, name: str) -> ModuleType:
     if spec is None or spec.loader is None or not file.is_file():
         form = "path/to/file.py" if path == name else "path/to/file.py:ClassName"
         raise UserError(f"{name}: there is no Python file {path!r}; write {form}.")
+    written = file.stat().st_mtime_ns
+    module = sys.modules.get(str(file))
+    if module is not None and module.__dict__.get("__written__") == written:
+        return module  # a class is the same one wherever it is named
     module = importlib.util.module_from_spec(spec)
+    module.__written__ = written
     sys.modules[module.__name__] = module  # where pydantic looks up what annotations name
     try:
         spec.loader.exec_module(module)

@@ -55,8 +55,19 @@ def build_tasks(table: Mapping[str, Any]) -> TaskSource:
     options = {key: value for key, value in table.items() if key != "name"}
     cls = tasks_class(table["name"])
     if cls is Mix:
-        tables = options.get("families", {})
         parts = [part.strip() for part in table["name"].split(",")]
+        tables = options.get("families", {})
+        if len(set(parts)) < len(parts):
+            raise UserError(f"tasks {table['name']}: a family is named twice; name each once.")
+        if not isinstance(tables, Mapping) or not all(isinstance(tables[name], Mapping) for name in tables):
+            raise UserError(
+                f"tasks {table['name']}: families = {tables!r} is no table of tables; write [tasks.families.{parts[0]}]"
+                " in a recipe, and its options under it."
+            )
+        for name in set(tables) - set(parts):
+            raise UserError(
+                f"tasks {table['name']}: {name!r} has options and is not among them; name it, or drop them."
+            )
         options["families"] = {part: build_tasks({"name": part, **tables.get(part, {})}) for part in parts}
     if cls is JsonlTasks and Path(options.setdefault("path", table["name"])) != Path(table["name"]):
         raise UserError(f"tasks {table['name']}: path = {options['path']!r} is another file; leave it out.")
@@ -70,16 +81,16 @@ def uses_cpu(config: RunConfig) -> bool:
     return config.device == "cpu" or not torch.cuda.is_available()
 
 
-def extra_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
-    """The tools that a run's settings add to those of its tasks.
+def run_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
+    """The tools of a run: those of its tasks, and what its settings add.
 
     Raises:
         UserError: if one can't be had, or two have a function of the same name.
     """
-    tools = [tool for name in config.functions for tool in tools_from(name)]
+    tools = [*source.tools(), *(tool for name in config.functions for tool in tools_from(name))]
     tools += [MCPTool(server) for server in config.mcp]
     tools += [SearchTool.from_corpus(config.search)] if config.search else []
-    names = [schema["function"]["name"] for tool in (*source.tools(), *tools) for schema in tool.schemas]
+    names = [schema["function"]["name"] for tool in tools for schema in tool.schemas]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"two tools have a function named {twice!r}; rename it in one of them, or leave one out.")
@@ -87,14 +98,9 @@ def extra_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
 
 
 def build_agent(
-    config: AgentConfig,
-    engine: Engine,
-    tokenizer: PreTrainedTokenizerBase,
-    source: TaskSource,
-    extra: Sequence[Tool] = (),
+    config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokenizerBase, source: TaskSource, tools: Sequence[Tool]
 ) -> Agent:
-    """The agent for the tasks of `source`, with their tools and `extra` ones."""
-    session = Session([*source.tools(), *extra])
+    session = Session(tools, timeout=config.tool_timeout, max_output=config.tool_output)
     chat = Chat(tokenizer, session.schemas, source.system)
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, chat.stop_tokens, tuple(config.stop))
     return Agent(engine, chat, session, source.judge, sampling, config.max_steps, config.max_context)

@@ -29,23 +29,23 @@ from firstfault.tree import Task, Term, Tree
 Progress = Callable[[int], None]
 
 
-def start_model(config: RunConfig, source: TaskSource, console: Console, extra: Sequence[Tool] = ()) -> str:
+def start_model(config: RunConfig, source: TaskSource, console: Console, tools: Sequence[Tool]) -> str:
     """The folder or Hub id that a run starts from; "tiny" is taught first, where the cache does not have it."""
     if config.model != "tiny":
         return config.model
     with progress(console) as bar:
         row = bar.add_task("cold start", total=config.cold_start.steps, unit="updates")
-        folder = cold_start(source, config.cold_start, lambda n: bar.advance(row, n), extra)
+        folder = cold_start(source, config.cold_start, lambda n: bar.advance(row, n), tools)
         bar.update(row, completed=config.cold_start.steps)
     return str(folder)
 
 
 def cold_start(
-    source: TaskSource, config: ColdStartConfig, done: Progress = lambda n: None, extra: Sequence[Tool] = ()
+    source: TaskSource, config: ColdStartConfig, done: Progress = lambda n: None, tools: Sequence[Tool] | None = None
 ) -> Path:
     """The folder of the tiny policy for these tasks, taught now if it is not in the user's cache yet.
 
-    It is told of the tools of the tasks, which it is taught to use, and of the `extra` ones, which it is not.
+    It is told of `tools`, by default those of the tasks.
 
     The cache is `$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; the folder's name is a hash of the recipe: the
     settings, a sample of the demonstrations, and what the policy is told of its tools.
@@ -58,7 +58,7 @@ def cold_start(
             f"{type(source).__name__} has no demonstrations to teach the tiny policy from; give a model that can "
             "already use tools, with --model."
         ) from None
-    schemas = Session([*source.tools(), *extra]).schemas
+    schemas = Session(source.tools() if tools is None else tools).schemas
     recipe = [
         __version__,
         source.model_dump(mode="json"),
