@@ -7,41 +7,17 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
+from sandboxed import LONG, SHORT, come_down_to, processes
 
 from firstfault.errors import UserError
 from firstfault.tools import Observation, PythonTool, ReplayError, Session
 from firstfault.tools.worker import check_bubblewrap
 
-# The last digits of the time limits tell the worker processes of this test run from others.
-MARK = f"{os.getpid():08d}1"
-SHORT, LONG = float(f"0.5{MARK}"), float(f"20.0{MARK}")
 KEPT = "; variables are as they were before"
 LIMIT = f"Error: stopped after {SHORT:g} s{KEPT}"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-
-
-def processes() -> list[int]:
-    """All living processes of this test run's tools: their children have the command line of the worker."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes()
-        except OSError:  # it has ended
-            continue
-        if MARK.encode() in command and b"supervisor.py" in command:
-            found.append(int(path.parent.name))
-    return found
-
-
-def come_down_to(number: int) -> bool:
-    """Wait until so many processes are left: the kernel may still be at it."""
-    patience = time.monotonic() + 5
-    while len(processes()) > number and time.monotonic() < patience:
-        time.sleep(0.02)
-    return len(processes()) <= number
 
 
 def run(*codes: str, **options) -> list[Observation]:

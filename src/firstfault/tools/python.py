@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from resource import getpagesize
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 from ..errors import UserError
 from .base import ReplayError, Tool, ToolError, shorten
@@ -47,6 +48,7 @@ REFUSALS = {  # how a call can end without a new state
     "timed out": ("stopped after {timeout:g} s", "timed out"),
     "printed too much": ("stopped, it printed more than 65536 bytes", "too much output"),
     "died": ("the code ended its process", "died"),
+    "hung": ("an earlier call has broken the interpreter", "died"),
 }
 
 
@@ -87,7 +89,7 @@ class Pool:
             raise UserError("this PythonTool serves another running event loop; make one tool for each loop")
         self.loop = loop
         self.free = {worker: asyncio.Semaphore(MAX_CALLS) for worker in self.workers}
-        self.rebuilding = asyncio.Lock()
+        self.rebuilding: WeakKeyDictionary[State, asyncio.Lock] = WeakKeyDictionary()
         for worker in self.workers:
             worker.attach(loop)
 
@@ -121,27 +123,34 @@ class Pool:
                 await self._revive(state)
 
     async def _revive(self, state: State) -> None:
-        async with self.rebuilding:  # each state once
-            for _ in range(TRIES):
-                lost = []
-                while not state.is_live:
-                    lost.append(state)
-                    state = state.parent
-                for state in reversed(lost):
-                    answer = await state.worker.run(state.parent.number, state.code)
-                    said = answer["end"], answer["output"].rstrip("\n")
-                    if answer["end"] == "gone":
-                        state.parent.process, state = None, lost[0]
+        for _ in range(TRIES):
+            lost, last = [], state
+            while not last.is_live:
+                lost.append(last)
+                last = last.parent
+            for each in reversed(lost):
+                async with self.rebuilding.setdefault(each, asyncio.Lock()):  # each state once
+                    if not each.is_live and not await self._rebuild(each):
                         break
-                    if said != state.said:
-                        raise ReplayError(
-                            f"the Python call {shorten(state.code, 80)!r} gave {shorten(state.said[1], 80)!r}, and "
-                            f"{shorten(said[1] or said[0], 80)!r} when it was made again"
-                        )
-                    self._keep(state, answer)
-                else:
-                    return
+            else:
+                return
         raise ToolError("Error: the interpreter is gone", "sandbox")
+
+    async def _rebuild(self, state: State) -> bool:
+        """Make a state again; false if its parent has gone."""
+        answer = await state.worker.run(state.parent.number, state.code)
+        said = answer["end"], answer["output"].rstrip("\n")
+        if answer["end"] == "gone":
+            state.parent.process = None
+            return False
+        if said != state.said:
+            state.worker.drop([answer["id"]])
+            raise ReplayError(
+                f"the Python call {shorten(state.code, 80)!r} gave {shorten(state.said[1], 80)!r}, and "
+                f"{shorten(said[1] or said[0], 80)!r} when it was made again"
+            )
+        self._keep(state, answer)
+        return True
 
     def _keep(self, state: State, answer: dict[str, Any]) -> None:
         """Note where a new state lives; the ones that were not used for longest go, if there are too many."""

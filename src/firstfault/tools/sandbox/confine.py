@@ -11,11 +11,13 @@ import struct
 import sys
 
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_THP_DISABLE = 4, 38, 41
+CAPABILITIES_3 = 0x20080522  # the version of capset's structure
 LANDLOCK_CREATE, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT = 444, 445, 446  # the same numbers on every architecture
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 COLUMN = {"x86_64": 0, "aarch64": 1}
-SECCOMP, CLONE, CLONE3, PRLIMIT, SOCKETPAIR = (317, 277), (56, 220), (435, 435), (302, 261), (53, 199)
+SECCOMP, CLONE, CLONE3, PRLIMIT = (317, 277), (56, 220), (435, 435), (302, 261)
+SOCKETPAIR, MMAP = (53, 199), (9, 222)
 # Numbers on x86_64 and aarch64, from the kernel's unistd.h; None where there is no such call.
 FORBIDDEN = {
     # other programs
@@ -34,7 +36,9 @@ FORBIDDEN = {
     # what Landlock does not cover of files
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
-    "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
+    "futimesat": (261, None), "truncate": (76, 45), "flock": (73, 32), "inotify_init": (253, None),
+    "inotify_init1": (294, 26), "inotify_add_watch": (254, 27), "sync": (162, 81), "syncfs": (306, 267),
+    "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
     "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262),
     # the system, and the parts of the kernel that programs need least and exploits use most
@@ -58,6 +62,7 @@ def confine(visible: list[str]) -> tuple[bool, int | None]:
         return False, None
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.capset(struct.pack("Ii", CAPABILITIES_3, 0), bytes(24))  # none, as root neither
     libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)  # a fork that touches a byte should copy a page, not 512
     files = close_files(libc, visible)
     listener = filter_calls(libc)
@@ -114,9 +119,12 @@ def filter_calls(libc: ctypes.CDLL) -> int | None:
         # the limits of other processes: not even lower ones
         when(EQUAL, PRLIMIT[column], operation(LOAD, ARGUMENTS), operation(EQUAL, 0, 1, 0), refuse),
         operation(LOAD, NUMBER),
-        # only pairs of streams, which asyncio needs: datagrams can be sent to others than their twin
-        when(EQUAL, SOCKETPAIR[column], operation(LOAD, ARGUMENTS + 8), operation(AND, 0xF),
-             operation(EQUAL, 1, 1, 0), refuse),
+        # only pairs of local streams, which asyncio needs: datagrams can be sent to others than their twin
+        when(EQUAL, SOCKETPAIR[column], operation(LOAD, ARGUMENTS), operation(EQUAL, 1, 1, 0), refuse,
+             operation(LOAD, ARGUMENTS + 8), operation(AND, 0xF), operation(EQUAL, 1, 1, 0), refuse),
+        operation(LOAD, NUMBER),
+        # memory that forks would share (MAP_SHARED and MAP_ANONYMOUS)
+        when(EQUAL, MMAP[column], operation(LOAD, ARGUMENTS + 24), operation(AND, 0x21), when(EQUAL, 0x21, refuse)),
         operation(RETURN, ALLOW),
     ]  # fmt: skip
     code = b"".join(program)

@@ -52,6 +52,7 @@ def bound(memory_mb: int) -> None:
         resource.RLIMIT_NOFILE: (MAX_FILES, MAX_FILES),
     }
     if sys.platform == "linux":
+        bounds[resource.RLIMIT_SIGPENDING] = (64, 64)  # timers: they are counted for all processes of a user
         with open("/proc/self/statm") as file:
             memory = int(file.read().split()[0]) * resource.getpagesize() + (memory_mb << 20)
         bounds[resource.RLIMIT_AS] = (memory, memory + SPARE)
@@ -119,7 +120,8 @@ def run(code: str, name: str, memory_mb: int) -> bytes:
         else:
             out.write(report(error, name))
     out.flush()
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
     return status
 
 

@@ -9,11 +9,15 @@ with JSON lines on the same socket:
 
 A call goes on from the state `base` and leads to a state with the number `id`; state 0 has run no code. A base stays
 as it is. `end` is "finished" or "raised"; or else there is no new state, and it says why: "gone" (there is no such
-base any more), "died" (the code ended its process), or why this process killed it. `pages` is about how many pages of
-memory the new state has for itself. The first line is {"id": 0, "isolation": {...}}: what this system let it do.
+base any more), "hung" (it does not fork any more), "died" (the code ended its process), or why this process killed it.
+`pages` is about how many pages of memory the new state has for itself. The first line is {"id": 0, "isolation": {...}}:
+what this system let it do.
+
+On Linux, states that wait are stopped (SIGSTOP): nothing runs but calls, and states while they fork.
 """
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -35,10 +39,12 @@ del sys.path[0]  # the code that will run here imports nothing of ours
 
 MAX_OUTPUT_BYTES = 1 << 16  # code that prints more is stopped
 MAX_THREADS = 32  # in one interpreter
-HANDSHAKE = 10.0  # seconds that a state has to fork
+HANDSHAKE = 2.0  # seconds that a state has to fork
+SWEEP = 1.0  # seconds after a failed fork at which what may have come of it is looked for
 SOCKET_BUFFER = 1 << 18  # takes any code whole
 LINUX = sys.platform == "linux"
 ENDS = {interpreter.FINISHED: "finished", interpreter.RAISED: "raised"}
+PR_SET_CHILD_SUBREAPER = 36
 CLONE_THREAD, FORK_OPTIONS = 0x10000, 0x1200000  # the latter is how the C library tells a child its number
 # From linux/seccomp.h: the two requests to a listener, and their structures.
 RECEIVE, SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
@@ -56,6 +62,8 @@ def main() -> None:
     os.environ.clear()
     os.chdir("/")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets children that have ended
+    if LINUX:  # this process inherits the orphans, so that it can find them
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -84,12 +92,30 @@ def send(connection: socket.socket, message: dict) -> None:
 
 
 class State:
-    """An interpreter that waits. `forks` counts those that it has been asked for and has not made yet."""
+    """A process with an interpreter: it runs a call, or waits.
+
+    `asked` counts the children that it has been asked for and that have not said a word, `permits` those of them that
+    it has not made yet.
+    """
 
     def __init__(self, pid: int, control: socket.socket):
         self.pid = pid
         self.control = control
-        self.forks = 0
+        self.handle = os.pidfd_open(pid) if LINUX else None  # its number may be another's as soon as it has ended
+        self.asked = self.permits = 0
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if LINUX:
+                signal.pidfd_send_signal(self.handle, number)
+            elif number == signal.SIGKILL:
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.control.close()
+        if LINUX:
+            os.close(self.handle)
 
 
 class Call:
@@ -104,7 +130,7 @@ class Call:
         self.base = base
         self.control = control
         self.pipe = pipe
-        self.pid: int | None = None
+        self.state: State | None = None
         self.deadline = time.monotonic() + HANDSHAKE
 
 
@@ -117,6 +143,8 @@ class Supervisor:
         self.timeout = timeout
         self.states: dict[int, State] = {}
         self.calls: dict[int, Call] = {}
+        self.known = {first.pid: first}  # all processes that have said a word
+        self.sweep_at = float("inf")
         self.received = b""
         self.poll = select.poll()
         self.handlers = {}  # what to do when there is something to read, by descriptor
@@ -139,10 +167,13 @@ class Supervisor:
             for call in list(self.calls.values()):
                 if call.deadline <= now:
                     self.stop(call, "timed out")
-            first = min((call.deadline for call in self.calls.values()), default=float("inf"))
-            for descriptor, _ in self.poll.poll(None if first == float("inf") else max(0.0, first - now) * 1000 + 1):
-                if descriptor in self.handlers:  # it may have gone since
-                    self.handlers[descriptor]()
+            if self.sweep_at <= now:
+                self.sweep()
+            first = min([self.sweep_at, *(call.deadline for call in self.calls.values())])
+            ready = self.poll.poll(None if first == float("inf") else max(0.0, first - now) * 1000 + 1)
+            for descriptor, handler in [(descriptor, self.handlers[descriptor]) for descriptor, _ in ready]:
+                if self.handlers.get(descriptor) is handler:  # its number may be another's by now
+                    handler()
 
     # what the library asks for
 
@@ -173,7 +204,9 @@ class Supervisor:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
         if LINUX:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        state.forks += 1
+        state.asked += 1
+        state.permits += 1
+        state.signal(signal.SIGCONT)
         with contextlib.suppress(OSError):  # of a base that has died: then the child's socket has ended, too
             socket.send_fds(state.control, [b"f"], [theirs.fileno(), writer])
             ours.sendall(json.dumps(code).encode() + b"\n")
@@ -184,18 +217,22 @@ class Supervisor:
         self.watch(reader, lambda: self.read(call))
 
     def keep(self, id: int, state: State) -> None:
-        """A state that waits says nothing; it can only end."""
+        """A state that waits is stopped; it can only end."""
+        state.signal(signal.SIGSTOP)
         self.states[id] = state
-        self.watch(state.control.fileno(), lambda: self.drop(id))
+        self.watch(state.handle if LINUX else state.control.fileno(), lambda: self.drop(id))
 
     def drop(self, id: int) -> None:
         if id == 0:  # no call can begin any more
             self.exit()
         if id in self.states:
             state = self.states.pop(id)
-            self.forget(state.control.fileno())
-            state.control.close()
-            kill(state.pid)
+            self.forget(state.handle if LINUX else state.control.fileno())
+            self.end(state)
+
+    def end(self, state: State) -> None:
+        del self.known[state.pid]
+        state.close()
 
     # what interpreters say and do; they are believed about nobody but themselves
 
@@ -205,14 +242,14 @@ class Supervisor:
         with contextlib.suppress(OSError):  # it may die in the meantime
             fcntl.ioctl(self.listener, RECEIVE, request)
             id, tid, _, _, _, _, flags, *_ = NOTIFICATION.unpack(request)
+            state = None if flags & CLONE_THREAD else self.known.get(tid)
             if flags & CLONE_THREAD:
                 allowed = threads(tid) < MAX_THREADS
             else:
-                state = next((state for state in self.states.values() if state.pid == tid), None)
-                allowed = state is not None and state.forks > 0 and flags & ~FORK_OPTIONS == signal.SIGCHLD
-                if allowed:
-                    state.forks -= 1
+                allowed = state is not None and state.permits > 0 and flags & ~FORK_OPTIONS == signal.SIGCHLD
             fcntl.ioctl(self.listener, SEND, RESPONSE.pack(id, 0, 0 if allowed else -1, CONTINUE if allowed else 0))
+            if state and allowed:
+                state.permits -= 1
 
     def hear(self, call: Call) -> None:
         """The first word of a call's process, its last one, or its end."""
@@ -220,20 +257,36 @@ class Supervisor:
             word, ancillary, *_ = call.control.recvmsg(4, socket.CMSG_SPACE(12))
         except OSError:
             word = b""
-        if call.pid is None and len(word) == 4:
+        if call.state is None and len(word) == 4:
             # on Linux, the kernel says who speaks
-            pid = struct.unpack("i", ancillary[0][2][:4] if LINUX else word)[0]
-            if pid in self.pids():
-                self.stop(call, "died")
-            else:
-                call.pid, call.deadline = pid, time.monotonic() + self.timeout
-        elif call.pid is not None and word in ENDS:
+            self.meet(call, struct.unpack("i", ancillary[0][2][:4] if LINUX else word)[0])
+        elif call.state is not None and word in ENDS:
             self.finish(call, ENDS[word])
         else:
             self.stop(call, "died")
 
+    def meet(self, call: Call, pid: int) -> None:
+        """The process of a call is there. One that has spoken before is not a new one."""
+        try:
+            state = None if pid in self.known else State(pid, call.control)
+        except ProcessLookupError:  # it has ended
+            state = None
+        if state is None:
+            self.stop(call, "died")
+            return
+        self.settle(call)
+        call.state = self.known[pid] = state
+        call.deadline = time.monotonic() + self.timeout
+        if LINUX:  # its socket may be open elsewhere when it ends
+            self.watch(state.handle, lambda: self.stop(call, "died"))
+
+    def settle(self, call: Call) -> None:
+        """A base has no child to make for this call any more."""
+        call.base.asked -= 1
+        call.base.permits = min(call.base.permits, call.base.asked)
+
     def read(self, call: Call) -> None:
-        """Take all that is in the pipe; it never holds more than one read."""
+        """Take what is in the pipe."""
         with contextlib.suppress(BlockingIOError):
             data = os.read(call.pipe, MAX_OUTPUT_BYTES)
             call.output += data[: MAX_OUTPUT_BYTES - len(call.output)]
@@ -252,45 +305,63 @@ class Supervisor:
                 return
         self.release(call)
         self.drop(call.id)  # the one that was settled
-        state = State(call.pid, call.control)
-        self.keep(call.id, state)
-        if settling or threads(state.pid) <= 1:
-            self.answer(call, call.end, own_pages(state.pid))
+        self.keep(call.id, call.state)
+        if settling or threads(call.state.pid) <= 1:
+            self.answer(call, call.end, own_pages(call.state.pid))
         else:
             self.begin(call, call.id, "")
 
     def stop(self, call: Call, why: str) -> None:
         """End a call that leads to no state; of a child that never spoke, the base is at fault."""
+        if why == "died":  # it may have said something before
+            self.read(call)
+            if call.id not in self.calls:
+                return
         self.release(call)
-        call.control.close()
-        if call.pid is not None:
-            kill(call.pid)
+        if call.state is not None:
+            self.end(call.state)
         else:
-            why = "died" if call.end else "gone"
+            call.control.close()
+            self.settle(call)
+            self.sweep_at = time.monotonic() + SWEEP
             for id, state in list(self.states.items()):
-                if state is call.base and id != 0:
-                    for pid in children(state.pid) - self.pids():
-                        kill(pid)
+                if state is call.base and id != 0 and why != "unwanted":
                     self.drop(id)
+            why = "died" if call.end else "hung" if why == "timed out" else "gone"
+        self.drop(call.id)  # the one that was to be settled
         self.answer(call, why)
 
     def release(self, call: Call) -> None:
         self.forget(call.control.fileno())
         self.forget(call.pipe)
         os.close(call.pipe)
+        if call.state is not None and LINUX:
+            self.forget(call.state.handle)
+        # not earlier: by now, it has closed what it has opened for its child
+        if call.state is not None and not call.base.asked and self.known.get(call.base.pid) is call.base:
+            call.base.signal(signal.SIGSTOP)
 
     def answer(self, call: Call, end: str, pages: int = 0) -> None:
         del self.calls[call.id]
         send(self.library, {"id": call.id, "output": call.output.decode(errors="replace"), "end": end, "pages": pages})
 
-    def exit(self) -> NoReturn:
-        for pid in self.pids():
-            kill(pid)
-        os._exit(0)
+    def sweep(self) -> None:
+        """End the processes that were forked and never said a word. While forks are under way, nobody can tell."""
+        self.sweep_at = float("inf")
+        if any(call.state is None for call in self.calls.values()):
+            self.sweep_at = time.monotonic() + SWEEP
+        else:
+            for pid in descendants() - self.known.keys():
+                kill(pid)
 
-    def pids(self) -> set[int]:
-        known = [*self.states.values(), *self.calls.values()]
-        return {process.pid for process in known if process.pid is not None}
+    def exit(self) -> NoReturn:
+        for state in self.known.values():
+            state.signal(signal.SIGKILL)
+        while left := descendants():  # they end in their own time
+            for pid in left:
+                kill(pid)
+            time.sleep(0.001)
+        os._exit(0)
 
 
 def kill(pid: int) -> None:
@@ -319,13 +390,17 @@ def own_pages(pid: int) -> int:
     return min(touched, resident - shared)
 
 
-def children(pid: int) -> set[int]:
-    found = set()
+def descendants() -> set[int]:
+    """All processes that this one has started, and theirs."""
+    parents = {}
     for path in os.listdir("/proc") if LINUX else []:
         if path.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{path}/stat") as stat:
-                if int(stat.read().rpartition(")")[2].split()[1]) == pid:
-                    found.add(int(path))
+                parents[int(path)] = int(stat.read().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    new = {os.getpid()}
+    while new := {pid for pid, parent in parents.items() if parent in new}:
+        found |= new
     return found
 
 

@@ -1,0 +1,30 @@
+"""The processes of the Python tools that a test has made."""
+
+import os
+import time
+from pathlib import Path
+
+# The last digits of the time limits tell the worker processes of this test run from others.
+MARK = f"{os.getpid():08d}1"
+SHORT, LONG = float(f"0.5{MARK}"), float(f"20.0{MARK}")
+
+
+def processes() -> list[int]:
+    """All living processes of this test run's tools: their children have the command line of the worker."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:  # it has ended
+            continue
+        if MARK.encode() in command and b"supervisor.py" in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def come_down_to(number: int) -> bool:
+    """Wait until so many processes are left: the kernel may still be at it."""
+    patience = time.monotonic() + 5
+    while len(processes()) > number and time.monotonic() < patience:
+        time.sleep(0.02)
+    return len(processes()) <= number
