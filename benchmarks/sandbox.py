@@ -1,9 +1,10 @@
-"""What a call of the Python tool costs, and a branch, beside other ways to run an agent's code.
+"""What a call of the Python tool and a fork cost, beside other ways to run Python code for an agent.
 
-    python benchmarks/sandbox.py            # writes docs/results/sandbox.md
-    python benchmarks/sandbox.py --quick    # fewer rounds, writes nothing
+python benchmarks/sandbox.py            # minutes; writes docs/results/sandbox.md
+python benchmarks/sandbox.py --quick    # a tenth of it; only prints
 
-All sides take turns in one run. A call is `x += 1; x` in a session with a history, where there is one.
+The Jupyter kernel needs `pip install ipykernel jupyter_client`. All sides take turns within one run, so that what else
+the machine does at the time meets them all.
 """
 
 from __future__ import annotations
@@ -12,173 +13,164 @@ import argparse
 import asyncio
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from firstfault.tools import PythonTool
-from firstfault.tools.python import PRELOAD
-from firstfault.tools.worker import ENVIRONMENT, OPTIONS, bubblewrap
+from firstfault.tools.worker import ENVIRONMENT, bubblewrap
 
 try:
-    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.manager import start_new_kernel
 except ImportError:
-    sys.exit("the notebook kernel to compare with is missing; pip install ipykernel jupyter_client.")
+    sys.exit("benchmarks/sandbox.py compares with a Jupyter kernel: pip install ipykernel jupyter_client")
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
+PAGE = Path(__file__).parent.parent / "docs" / "results" / "sandbox.md"
 CODE = "x += 1; x"
-SLOW = 20  # the sides that start a process for each call have this many times fewer rounds
-
-Side = Callable[[], Awaitable[None]]
-
-
-async def session_sides(packages: tuple[str, ...], close: list) -> dict[str, Side]:
-    """Our tool: a call, a branch, and a state that has to be made again; a program with `packages`, if any."""
-    tool = PythonTool(workers=1, preload=(*PRELOAD, *packages))
-    lost = PythonTool(workers=1, preload=(*PRELOAD, *packages))
-    close += [tool.close, lost.close]
-    for each in (tool, lost):
-        await each.run("x = 0")
-        for _ in range(8):
-            await each.run(CODE)
-
-    async def call() -> None:
-        await tool.run(CODE)
-
-    async def branch() -> None:
-        fork = tool.fork()
-        await fork.run(CODE)
-        await fork.close()
-
-    async def rebuild() -> None:
-        state = lost._state
-        while state.parent is not None:  # as if all states of this run had been dropped
-            lost._pool.drop(state)
-            state = state.parent
-        await lost.ready()
-
-    return {"call": call, "branch, and a call in it": branch, "a state of 9 calls made again": rebuild}
+PRELOADS = {"nothing": [], "numpy and sympy": ["numpy", "sympy"]}
+CALL, FORK, REBUILD = "call", "fork and call", "a session of 8 calls made again"
+KERNEL, KERNEL_START = "Jupyter kernel: call", "Jupyter kernel: start"
+BWRAP, PROCESS = "fresh `bwrap python`", "fresh `python`"
+SESSIONS = (1, 4, 16, 64)
+Times = dict[str, list[float]]  # milliseconds
 
 
-def process_side(command: list[str], packages: tuple[str, ...]) -> Side:
-    """A process for each call, which imports what it needs."""
-    code = f"import {', '.join(packages or ['math'])}\nx = 1\n{CODE}"
+class Clock:
+    """Times a block: `with Clock(times["call"]): ...`"""
 
-    async def call() -> None:
-        process = await asyncio.create_subprocess_exec(
-            *command, sys.executable, *OPTIONS, "-c", code, env=ENVIRONMENT, stdout=subprocess.DEVNULL
-        )
-        assert await process.wait() == 0
+    def __init__(self, into: list[float]):
+        self.into = into
 
-    return call
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
 
-
-async def kernel_side(packages: tuple[str, ...], close: list) -> Side:
-    """A notebook kernel (ipykernel): a session that can't be branched, in a process that is not isolated."""
-    manager = AsyncKernelManager()
-    await manager.start_kernel()
-    client = manager.client()
-    client.start_channels()
-    await client.wait_for_ready()
-    for code in ("x = 0", *(f"import {name}" for name in packages)):
-        await client.execute_interactive(code, output_hook=lambda _: None)
-
-    async def stop() -> None:
-        client.stop_channels()
-        await manager.shutdown_kernel(now=True)
-
-    close.append(stop)
-
-    async def call() -> None:
-        await client.execute_interactive(CODE, output_hook=lambda _: None)
-
-    return call
+    def __exit__(self, *_: object) -> None:
+        self.into.append((time.perf_counter() - self.start) * 1000)
 
 
-async def measure(packages: tuple[str, ...], rounds: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each call, by side."""
-    close: list[Callable[[], Awaitable[None]]] = []
-    ours = await session_sides(packages, close)
-    others = {
-        "a notebook kernel (ipykernel), not isolated": await kernel_side(packages, close),
-        "a process for each call": process_side([], packages),
-        "a process in bubblewrap for each call": process_side(bubblewrap(), packages),
-    }
-    times: dict[str, list[float]] = {name: [] for name in (*ours, *others)}
-    try:
-        for i in range(rounds):
-            for name, side in (ours | others).items():
-                if "for each call" in name and i % SLOW:
-                    continue
-                start = time.perf_counter()
-                await side()
-                times[name].append(1000 * (time.perf_counter() - start))
-    finally:
-        for stop in close:
-            await stop()
-    return {name: np.array(values) for name, values in times.items()}
-
-
-async def throughput(calls: int, side_by_side: int) -> float:
-    """Calls per second of many sessions at a time."""
-    tool = PythonTool(workers=2)
-    free = asyncio.Semaphore(side_by_side)
-
-    async def one() -> None:
-        async with free:
-            fork = tool.fork()
-            await fork.run("x = 1")
-            await fork.close()
-
-    await one()
-    start = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(calls)))
-    seconds = time.perf_counter() - start
+async def measure(preload: list[str], rounds: int) -> Times:
+    """In each round: ten of each kind of ours and of the kernel's calls, one fresh process of each kind."""
+    times: Times = defaultdict(list)
+    imports = f"import {', '.join(preload)}" if preload else ""
+    program = f"{imports}\nx = 0\nx += 1; print(x)"
+    python = [sys.executable, "-I", "-c", program]
+    manager, kernel = start_new_kernel()
+    kernel.execute_interactive(f"{imports}\nx = 0", output_hook=lambda _: None)
+    tool = PythonTool(preload=preload, workers=1)
+    session, again = tool.fork(), tool.fork()
+    await session.run("x = 0")
+    for number in range(rounds):
+        for _ in range(10):
+            with Clock(times[CALL]):
+                await session.run(CODE)
+            with Clock(times[FORK]):
+                branch = session.fork()
+                await branch.run(CODE)
+            await branch.close()
+            with Clock(times[KERNEL]):
+                kernel.execute_interactive(CODE, output_hook=lambda _: None)
+        with Clock(times[BWRAP]):
+            subprocess.run([*bubblewrap(), *python], env=ENVIRONMENT, stdout=subprocess.PIPE, check=True)
+        with Clock(times[PROCESS]):
+            subprocess.run(python, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True)
+        if number % 10 == 0:
+            with Clock(times[KERNEL_START]):
+                other, client = start_new_kernel()
+                client.execute_interactive(program, output_hook=lambda _: None)
+            client.stop_channels()
+            other.shutdown_kernel(now=True)
+            await again.close()
+            again = tool.fork()
+            for code in ["x = 0", *[CODE] * 7]:
+                await again.run(code)
+            await tool.close()
+            session = tool.fork()
+            await session.run("x = 0")  # starts the worker
+            with Clock(times[REBUILD]):
+                await again.ready()
     await tool.close()
-    return calls / seconds
+    kernel.stop_channels()
+    manager.shutdown_kernel(now=True)
+    return times
 
 
-def table(times: dict[str, np.ndarray]) -> list[str]:
-    base = np.median(times["call"])
-    lines = ["| | p50, ms | p99, ms | times our call | rounds |", "|---|---|---|---|---|"]
-    for name, values in times.items():
-        p50, p99 = np.quantile(values, [0.5, 0.99])
-        lines.append(f"| {name} | {p50:.2f} | {p99:.2f} | {p50 / base:.1f} | {len(values)} |")
-    return lines
+async def throughput(preload: list[str], sessions: int, seconds: float) -> float:
+    """Calls a second of so many sessions at a time, with two workers."""
+    tool = PythonTool(preload=preload, workers=2)
+    forks = [tool.fork() for _ in range(sessions)]
+    await asyncio.gather(*[fork.run("x = 0") for fork in forks])
+    end = time.perf_counter() + seconds
+    done = 0
+
+    async def one(fork: PythonTool) -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await fork.run(CODE)
+            done += 1
+
+    await asyncio.gather(*map(one, forks))
+    await tool.close()
+    return done / seconds
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def render(measured: dict[str, Times], rates: dict[str, dict[int, float]], load: str) -> str:
+    lines = [
+        "# The Python tool's sandbox",
+        "",
+        "Milliseconds as the caller waits for them, of `x += 1; x` in a session. A fork by itself is free: it only "
+        "notes which state to go on from, and every call forks. So *fork and call* makes a branch and runs its first call. "
+        "The fresh processes, the only others that are as independent of each other, import and compute the same, and "
+        "keep no variables. A Jupyter kernel keeps variables, has no sandbox, and can't be forked: a branch would cost "
+        "its start and all earlier calls. Sides take turns within one run. p99 of few measurements is their maximum.",
+    ]
+    for name, times in measured.items():
+        ours = statistics.median(times[CALL])
+        lines += ["", f"## {name} preloaded".capitalize(), ""]
+        lines += ["| | p50 | p99 | n | p50, of our call's |", "|---|---|---|---|---|"]
+        for side in (CALL, FORK, REBUILD, BWRAP, PROCESS, KERNEL, KERNEL_START):
+            of, median = times[side], statistics.median(times[side])
+            lines.append(f"| {side} | {median:.2f} | {percentile(of, 0.99):.2f} | {len(of)} | {median / ours:.1f} |")
+        lines += ["", "| sessions at a time, 2 workers | " + " | ".join(map(str, rates[name])) + " |"]
+        lines += ["|---" * (len(rates[name]) + 1) + "|"]
+        lines += ["| calls per second | " + " | ".join(f"{rate:.0f}" for rate in rates[name].values()) + " |"]
+    bwrap = subprocess.run([bubblewrap()[0], "--version"], capture_output=True, text=True).stdout.strip()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "sympy", "ipykernel", "jupyter_client"))
+    lines += [
+        "",
+        f"`python benchmarks/sandbox.py` on {os.cpu_count()} cores ({platform.machine()}, Linux {platform.release()}), "
+        f"Python {platform.python_version()}, {bwrap}, {packages}. Load average {load}: of this run, which keeps "
+        "one or two cores busy, and of whatever else ran.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+async def run(quick: bool) -> tuple[dict[str, Times], dict[str, dict[int, float]]]:
+    measured, rates = {}, {}
+    for name, preload in PRELOADS.items():
+        measured[name] = await measure(preload, 5 if quick else 50)
+        rates[name] = {n: await throughput(preload, n, 0.5 if quick else 5) for n in SESSIONS}
+    return measured, rates
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds; nothing is written")
-    parsed = parser.parse_args()
-    rounds = 60 if parsed.quick else 1000
+    parser.add_argument("--quick", action="store_true", help="a tenth of the measurements; only print")
+    quick = parser.parse_args().quick
     before = os.getloadavg()[0]
-    page = [
-        "# What a call of the Python tool costs",
-        "",
-        "One call after the other, all sides in turn in one run. A call is `x += 1; x`; ours, and the kernel's, is "
-        "made in a session with a history. A fork of ours costs nothing: a call in a branch is what can be timed. "
-        "Nothing but ours can be branched; a process for each call keeps no variables.",
-    ]
-    for title, packages in (("Bare", ()), ("With numpy and sympy", ("numpy", "sympy"))):
-        page += ["", f"## {title}", "", *table(asyncio.run(measure(packages, rounds)))]
-    per_second = asyncio.run(throughput(20 * rounds, 8))
-    page += [
-        "",
-        f"Eight sessions at a time, two workers, bare: {per_second:.0f} calls per second.",
-        "",
-        f"Command: `python benchmarks/sandbox.py`. Machine: {platform.machine()}, {os.cpu_count()} cores, Linux "
-        f"{platform.release().split('-')[0]}, Python {platform.python_version()}; load average {before:.1f} before and "
-        f"{os.getloadavg()[0]:.1f} after, so that much of it is other work where it exceeds 1.",
-        "",
-    ]
-    print("\n".join(page))
-    if not parsed.quick:
-        (RESULTS / "sandbox.md").write_text("\n".join(page))
+    measured, rates = asyncio.run(run(quick))
+    page = render(measured, rates, f"{before:.1f} before, {os.getloadavg()[0]:.1f} at the end")
+    print(page)
+    if not quick:
+        PAGE.write_text(page)
 
 
 if __name__ == "__main__":

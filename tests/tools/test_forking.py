@@ -1,84 +1,158 @@
-"""A run that is branched at every step gives the outputs of runs from scratch with the same calls.
+"""A session that is forked at every step answers as one that makes the same calls from scratch.
 
-FIRSTFAULT_PROGRAMS sets how many random programs are run; by default 600.
+FIRSTFAULT_PROGRAMS=10000 python -m pytest tests/tools/test_forking.py   # all of it, minutes; else a few of them
 """
 
 import asyncio
 import os
+import re
 from random import Random
 
 import pytest
+from sandboxed import LONG, come_down_to
 
 from firstfault.tools import PythonTool, Session
 
-PROGRAMS = int(os.environ.get("FIRSTFAULT_PROGRAMS", 600))
+PROGRAMS = int(os.environ.get("FIRSTFAULT_PROGRAMS", 108))
 DEPTH = 8
-# What a call may do to the names that earlier calls have left, or not. Much of it fails, some of it halfway.
-STATEMENTS = [
-    "{a} = {e}", "{a} = {e}", "{a} = {b}", "{a} = [{e}, {b}]", "{a} += {e}", "{a}.append({e})", "{a}[0] = {e}",
-    "{a}['{b}'] = {e}", "del {a}", "print({a}, {e})", "{a}, {b} = {b}, {a}", "{a} = {{'{b}': {e}}}",
-    "def f(x):\n    global {a}\n    {a} = x\n    return {e}", "def f(x, seen=[]):\n    seen.append(x)\n    return seen",
-    "{a} = f({e})", "g = (i * {k} for i in range({k}))", "{a} = next(g)", "h = lambda: {a}", "{b} = h()",
-    "class C:\n    items = []\n    def add(self, x):\n        self.items.append(x)\n        return len(self.items)",
-    "c = C()", "{a} = c.add({e})", "c.size = {e}", "{a} = c.size + {k}", "import random, itertools", "random.seed({k})",
-    "{a} = random.random()", "n = itertools.count({k})", "{a} = next(n)", "{a} = random.sample(range(99), {k})",
-    "{a} = {e}\nraise ValueError({a})", "print('before')\n{a} = {k}\n1 / 0", "for i in range({k}):\n    {a} = i",
-    "try:\n    {a} = {b} + {e}\nexcept Exception as error:\n    {a} = type(error).__name__", "s = {{{k}, '{a}'}}",
-    "s.add({k})", "{a} = list(s)", "{a} = sorted(map(str, s))", "print = {b}", "from math import gcd as {a}",
-    "{a} = {a}({k}, 12)", "import sys; sys.counter = getattr(sys, 'counter', 0) + {k}", "{a} = sys.counter", "_ = {a}",
-]  # fmt: skip
-EXPRESSIONS = ["{k}", "'{b}'", "{b}", "{k} * 2", "[{k}]", "{k} / 4", "str({b})", "len({b})", "None", "({b}, {k})"]
+AT_ONCE = 3  # trees
+
+# What every run begins with, so that most pieces find what they need; and the pieces of programs. I, J are names of
+# numbers, L, K of lists, D of a dictionary, S of a string, A, B of anything, V a value.
+START = r"""
+i, j, l, k, d, s = 1, 2, [3], [4], {5: 6}, 'seven'
+class Box:
+    all = []
+    def __init__(self, n): self.n = n; self.all.append(n)
+    def __repr__(self): return f'{type(self).__name__}({self.n})'
+def f(n, seen=[]): seen.append(n); return len(seen), i
+def make(n):
+    def step():
+        nonlocal n
+        n += 1
+        return n
+    return step
+def g(n):
+    for k in range(n): yield k, i
+step, numbers, box = make(5), g(9), Box(1)
+"""
+PIECES = r"""
+I = V
+I += V; I
+I = I * 31 % 1000003; I
+I, J = J, I
+L = [V, J]
+L = K
+L.append(V); L
+L.extend([V, I]); L.pop(0)
+L[V % 3] = I; L
+L.sort(); L
+del L[0]; L
+L = [x + V for x in L]; sum(L)
+for x in range(V): L.append(x * V)
+L.append(K[:]); len(L)
+L is K, L == K
+D = {V: I, 'k': V}
+D[V] = I; D
+D.setdefault('k', []).append(V); D
+D = D | {I: J}; len(D)
+{*map(str, L)}
+S = S[:30] + str(V); S
+S = S.upper()[::-1]; S
+S.encode().hex()
+A = B
+del A
+print(A, B)
+print('before'); print(L[V]); print('after')
+I = V; 1 / 0
+L.append(V); L.nothing
+D['k'] = I; raise ValueError(I)
+try: L.append(D[V])\nexcept Exception as error: print(type(error).__name__); L = []
+f(V)
+f(I)
+step() + step()
+step = make(I)
+numbers = g(V)
+next(numbers)
+list(numbers)
+box = Box(V); box.all
+box.n += V; box
+class Box(Box): pass
+Box.all = []; box.all
+import random; random.seed(V)
+import random; random.random()
+import random; L = random.sample(range(100), 5); L
+import random; random.shuffle(L); L
+import math; math.gcd(I, V)
+from collections import deque; l = deque([V, I], maxlen=3)
+import itertools; count = itertools.count(V)
+next(count), next(count)
+import functools\n@functools.cache\ndef slow(n): print('once', n); return n
+slow(V)
+import copy; L = copy.deepcopy(K); L
+x = (
+assert I == J, 'not equal'
+import re; re.sub('[0-9]', 'd', str(D))
+import datetime; datetime.date(2000, 1, 1) + datetime.timedelta(I)
+import json; json.dumps(L)
+with open('/nowhere') as file: pass
+print(*range(V), sep='-', end='')
+import sys; sys.exit(V % 2)
+"""
 
 
-def program(draw: Random) -> str:
-    def fill(text: str) -> str:
-        names = {name: draw.choice("wxyz") for name in "ab"} | {"k": draw.randint(1, 9)}
-        return text.format(**names, e="(" + draw.choice(EXPRESSIONS).format(**names) + ")")
+def program(random: Random) -> str:
+    """What one call runs: some pieces."""
 
-    lines = [fill(draw.choice(STATEMENTS)) for _ in range(draw.randint(1, 3))]
-    return "\n".join([*lines, fill(draw.choice(["{a}", "{e}", "({a}, {b})", "{a} = {e}"]))])
+    def filled(piece: str) -> str:
+        names = {"V": str(random.randrange(9)), "D": "d", "S": "s"}
+        for couple, choices in {"IJ": "ij", "LK": "lk", "AB": "ijlkds"}.items():
+            names |= dict(zip(couple, random.sample(choices, 2), strict=True))
+        return re.sub(r"\b[IJLKDSABV]\b", lambda name: names[name[0]], piece.replace("\\n", "\n"))
 
-
-async def branched(seed: int, tool: PythonTool, fresh: PythonTool) -> int:
-    """Grow a tree with one or two calls after every step, and compare all its paths; returns how many calls it has."""
-    draw = Random(seed)
-    calls = 0
-
-    async def grow(session: Session, path: list[tuple[str, str]]) -> None:
-        nonlocal calls
-        if len(path) == DEPTH:
-            await compare(path)
-            return
-        for _ in range(1 + (draw.random() < 0.3)):
-            branch, code = session.fork(), program(draw)
-            calls += 1
-            seen = (await branch.call("python", {"code": code})).text
-            await grow(branch, [*path, (code, seen)])
-            await branch.close()
-
-    async def compare(path: list[tuple[str, str]]) -> None:
-        scratch = Session([fresh.fork()])
-        for code, seen in path:
-            assert (await scratch.call("python", {"code": code})).text == seen, "\n\n".join(code for code, _ in path)
-        await scratch.close()
-
-    await grow(Session([tool.fork()]), [])
-    return calls
+    return "\n".join(filled(random.choice(PIECES.strip().splitlines())) for _ in range(random.randint(1, 4)))
 
 
-@pytest.mark.parametrize("snapshots", [256, 8])
-def test_branches_are_as_if_run_from_scratch(snapshots):
-    async def main() -> int:
-        tool = PythonTool(workers=1, timeout=20, snapshots=snapshots)
-        fresh = PythonTool(workers=1, timeout=20)
-        calls = seed = 0
+async def answers(session: Session, codes: list[str]) -> list[tuple[str, str | None]]:
+    observations = [await session.call("python", {"code": code}) for code in codes]
+    await session.close()
+    return [(observation.text, observation.failed) for observation in observations]
+
+
+async def compare(forked: PythonTool, fresh: PythonTool, random: Random) -> None:
+    """A tree: a run of `DEPTH` calls, and from each of its states another run to the same depth."""
+    trunk = [START, *[program(random) for _ in range(DEPTH - 1)]]
+    session, forks, said = Session([forked.fork()]), [], []
+    for code in trunk:
+        forks.append(session.fork())
+        observation = await session.call("python", {"code": code})
+        said.append((observation.text, observation.failed))
+    branches = [[program(random) for _ in range(DEPTH - step)] for step in range(DEPTH)]  # the first one has no START
+    ends = await asyncio.gather(*[answers(fork, branch) for fork, branch in zip(forks, branches, strict=True)])
+    await session.close()
+    runs = [(trunk, said)]
+    runs += [(trunk[:step] + branches[step], said[:step] + ends[step]) for step in range(DEPTH)]
+    for codes, told in runs:
+        assert told == await answers(Session([fresh.fork()]), codes), codes
+
+
+@pytest.mark.parametrize("snapshots", [256, 8])  # with 8, states are made again all the time
+def test_forked_sessions_answer_as_those_from_scratch(snapshots):
+    async def main():
+        forked, fresh = PythonTool(timeout=LONG, workers=1, snapshots=snapshots), PythonTool(timeout=LONG, workers=1)
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def one(seed: int) -> None:
+            async with free:
+                await compare(forked, fresh, Random(seed))
+
         try:
-            while calls < PROGRAMS // 2:
-                calls += sum(await asyncio.gather(*[branched(seed + i, tool, fresh) for i in range(4)]))
-                seed += 4
+            async with asyncio.TaskGroup() as tasks:
+                for seed in range(snapshots, snapshots + PROGRAMS // (DEPTH + 1) // 2):
+                    tasks.create_task(one(seed))
         finally:
-            await tool.close()
+            await forked.close()
             await fresh.close()
-        return calls
 
-    assert asyncio.run(main()) >= PROGRAMS // 2
+    asyncio.run(main())
+    assert come_down_to(0)

@@ -12,7 +12,8 @@ On Linux, code runs inside bubblewrap (`sandbox = "bubblewrap"`), and is kept fr
 - network: none, not even to this machine;
 - processes: it sees only the sandbox's own, can signal none of them nor read their memory, and can start none;
 - kernel: system calls that short programs do not need are refused (`sandbox/confine.py`);
-- bounds: wall time, processor time, memory, the size of code and output, open files (64), threads (32).
+- bounds: wall time, processor time, memory, the size of code and output, open files (64), threads (32 or little more);
+  states that wait are stopped, so nothing runs but the calls under way.
 
 With `sandbox = "process"`, for machines where that can't be had (containers without user namespaces, macOS), the code
 runs among this machine's other processes, with this program's rights. Linux still keeps it from files, network and
@@ -22,7 +23,8 @@ macOS only the bounds are left, without memory.
 Not covered: the kernel is shared, so this guards against an agent's mistakes and tricks, not against an unknown hole
 in the kernel. Timing tells code how busy the machine is. Memory is bounded for each process: several calls at a time
 can use several times as much. Output that depends on the clock or on the system's random numbers differs from call to
-call; the order of sets and the numbers of `random` do not.
+call; the order of sets and the numbers of `random` do not. Files and pipes that a call leaves open are shared by all
+that go on from there, as by forks in general. Code can break its own interpreter, and so all calls that go on from it.
 """
 
 from __future__ import annotations

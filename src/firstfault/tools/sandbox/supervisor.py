@@ -17,7 +17,6 @@ On Linux, states that wait are stopped (SIGSTOP): nothing runs but calls, and st
 """
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -34,6 +33,7 @@ from typing import NoReturn
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import interpreter
 from confine import confine
+from processes import LINUX, State, descendants, inherit_orphans, kill, own_pages, threads
 
 del sys.path[0]  # the code that will run here imports nothing of ours
 
@@ -42,9 +42,7 @@ MAX_THREADS = 32  # in one interpreter
 HANDSHAKE = 2.0  # seconds that a state has to fork
 SWEEP = 1.0  # seconds after a failed fork at which what may have come of it is looked for
 SOCKET_BUFFER = 1 << 18  # takes any code whole
-LINUX = sys.platform == "linux"
 ENDS = {interpreter.FINISHED: "finished", interpreter.RAISED: "raised"}
-PR_SET_CHILD_SUBREAPER = 36
 CLONE_THREAD, FORK_OPTIONS = 0x10000, 0x1200000  # the latter is how the C library tells a child its number
 # From linux/seccomp.h: the two requests to a listener, and their structures.
 RECEIVE, SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
@@ -62,8 +60,7 @@ def main() -> None:
     os.environ.clear()
     os.chdir("/")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets children that have ended
-    if LINUX:  # this process inherits the orphans, so that it can find them
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    inherit_orphans()
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -89,33 +86,6 @@ def main() -> None:
 
 def send(connection: socket.socket, message: dict) -> None:
     connection.sendall(json.dumps(message).encode() + b"\n")
-
-
-class State:
-    """A process with an interpreter: it runs a call, or waits.
-
-    `asked` counts the children that it has been asked for and that have not said a word, `permits` those of them that
-    it has not made yet.
-    """
-
-    def __init__(self, pid: int, control: socket.socket):
-        self.pid = pid
-        self.control = control
-        self.handle = os.pidfd_open(pid) if LINUX else None  # its number may be another's as soon as it has ended
-        self.asked = self.permits = 0
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if LINUX:
-                signal.pidfd_send_signal(self.handle, number)
-            elif number == signal.SIGKILL:
-                os.kill(self.pid, number)
-
-    def close(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.control.close()
-        if LINUX:
-            os.close(self.handle)
 
 
 class Call:
@@ -220,14 +190,14 @@ class Supervisor:
         """A state that waits is stopped; it can only end."""
         state.signal(signal.SIGSTOP)
         self.states[id] = state
-        self.watch(state.handle if LINUX else state.control.fileno(), lambda: self.drop(id))
+        self.watch(state.ended, lambda: self.drop(id))
 
     def drop(self, id: int) -> None:
         if id == 0:  # no call can begin any more
             self.exit()
         if id in self.states:
             state = self.states.pop(id)
-            self.forget(state.handle if LINUX else state.control.fileno())
+            self.forget(state.ended)
             self.end(state)
 
     def end(self, state: State) -> None:
@@ -277,8 +247,8 @@ class Supervisor:
         self.settle(call)
         call.state = self.known[pid] = state
         call.deadline = time.monotonic() + self.timeout
-        if LINUX:  # its socket may be open elsewhere when it ends
-            self.watch(state.handle, lambda: self.stop(call, "died"))
+        if state.ended != state.control.fileno():  # which may be open elsewhere when it ends
+            self.watch(state.ended, lambda: self.stop(call, "died"))
 
     def settle(self, call: Call) -> None:
         """A base has no child to make for this call any more."""
@@ -335,11 +305,11 @@ class Supervisor:
         self.forget(call.control.fileno())
         self.forget(call.pipe)
         os.close(call.pipe)
-        if call.state is not None and LINUX:
-            self.forget(call.state.handle)
-        # not earlier: by now, it has closed what it has opened for its child
-        if call.state is not None and not call.base.asked and self.known.get(call.base.pid) is call.base:
-            call.base.signal(signal.SIGSTOP)
+        if call.state is not None:
+            self.forget(call.state.ended)
+            # not earlier: by now, the base has closed what it has opened for its child
+            if not call.base.asked and self.known.get(call.base.pid) is call.base:
+                call.base.signal(signal.SIGSTOP)
 
     def answer(self, call: Call, end: str, pages: int = 0) -> None:
         del self.calls[call.id]
@@ -362,46 +332,6 @@ class Supervisor:
                 kill(pid)
             time.sleep(0.001)
         os._exit(0)
-
-
-def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-# Linux only; elsewhere there is nothing to know
-
-
-def threads(pid: int) -> int:
-    try:
-        return len(os.listdir(f"/proc/{pid}/task"))
-    except OSError:
-        return 1
-
-
-def own_pages(pid: int) -> int:
-    """At most so many pages does a process have that no other has: those it touched, of those that are no file's."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/statm") as statm:
-            touched = int(stat.read().rpartition(")")[2].split()[7])
-            _, resident, shared, *_ = map(int, statm.read().split())
-    except OSError:
-        return 0
-    return min(touched, resident - shared)
-
-
-def descendants() -> set[int]:
-    """All processes that this one has started, and theirs."""
-    parents = {}
-    for path in os.listdir("/proc") if LINUX else []:
-        if path.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{path}/stat") as stat:
-                parents[int(path)] = int(stat.read().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    new = {os.getpid()}
-    while new := {pid for pid, parent in parents.items() if parent in new}:
-        found |= new
-    return found
 
 
 if __name__ == "__main__":
