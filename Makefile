@@ -1,4 +1,4 @@
-# Everything starts from a machine with Python 3.11+, make and git.
+# Everything starts from a machine with Python 3.11+, make, git and, on Linux, bubblewrap.
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -6,7 +6,7 @@ BIN = .venv/bin
 
 demo: .venv/installed
 	rm -rf runs/demo
-	$(BIN)/firstfault train --config recipes/demo.toml
+	$(BIN)/firstfault train --config recipes/demo.toml $(FLAGS)
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -126,8 +126,8 @@ def render(measured: dict[str, Times], rates: dict[str, dict[int, float]], load:
         "# The Python tool's sandbox",
         "",
         "Milliseconds as the caller waits for them, of `x += 1; x` in a session. A fork by itself is free: it only "
-        "notes which state to go on from, and every call forks. So *fork and call* makes a branch and runs its first "
-        "call. The fresh processes, the only others that are as independent of each other, import and compute the same, and "
+        "notes which state to go on from, and every call forks. So *fork and call* is a branch and its first call. "
+        "The fresh processes, the only others that are as independent of each other, import and compute the same, and "
         "keep no variables. A Jupyter kernel keeps variables, has no sandbox, and can't be forked: a branch would cost "
         "its start and all earlier calls. Sides take turns within one run. p99 of few measurements is their maximum.",
     ]

@@ -223,3 +223,26 @@ def test_equals_sign_keeps_the_underscores_of_a_value(prepare, tmp_path):
 
 def test_stop_string_can_be_given_as_a_flag(prepare):
     assert prepare("", "--agent.stop", "Observation:")["agent"]["stop"] == ["Observation:"]
+
+
+@pytest.mark.parametrize(("recipe", "flags", "functions"), [
+    ("", ["--functions", "one.py", "--functions=two.py"], ["one.py", "two.py"]),
+    ('functions = "one.py"', [], ["one.py"]),
+    ('functions = ["one.py"]', ["--functions", "two.py"], ["two.py"]),
+])  # fmt: skip
+def test_lists_are_flags_that_may_be_repeated(prepare, tmp_path, monkeypatch, recipe, flags, functions):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(f'def {name}() -> str:\n    """{name}"""\n')
+    assert prepare(recipe, *flags)["functions"] == functions
+
+
+def test_a_mix_is_measured_family_by_family(tiny_policy, capsys):
+    limits = ["--agent.max-new-tokens", "32", "--agent.max-steps", "4", "--agent.max-context", "256"]
+    size = ["--evaluation.problems", "3", "--samples", "1", "--threads", "1"]
+    arguments = ["eval", "--json", "--model", str(tiny_policy), "--tasks", "arithmetic,stateful", *limits, *size]
+    assert main(arguments) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert list(record["families"]) == ["arithmetic", "stateful"]
+    scores = [record["families"][family]["sampled"] for family in ("arithmetic", "stateful")]
+    assert record["sampled"] == pytest.approx((2 * scores[0] + scores[1]) / 3)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -83,6 +83,9 @@ def evaluate(parsed: argparse.Namespace) -> None:
         table.add_column(column, justify="right" if column else "left")
     for kind in ("sampled", "greedy"):
         table.add_row(kind, f"{record[kind]:.3f}", f"{record[f'{kind}_low']:.3f} to {record[f'{kind}_high']:.3f}")
+    for family, scores in record.get("families", {}).items():
+        for kind, success in scores.items():
+            table.add_row(f"{family}, {kind}", f"{success:.3f}", "")
     table.caption = (
         f"{record['problems']} problems, {record['samples']} samples each; "
         f"{record['tokens_per_run']:.0f} tokens and {record['calls_per_run']:.1f} tool calls per sampled run"
@@ -206,9 +209,13 @@ def _add_fields(group: Any, model: type[BaseModel], prefix: str = "") -> None:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             _add_fields(group, field.annotation, f"{prefix}{name}.")
             continue
-        default = "" if field.is_required() else f" (default: {_default(field)})"
+        if prefix and get_origin(field.annotation) is dict:
+            continue  # of a mix: the options of its families stand in recipes
+        repeats = field.annotation == list[str]
+        note = "may be repeated" if repeats else f"default: {_default(field)}"
+        description = field.description if field.is_required() else f"{field.description} ({note})"
         group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=prefix + name, metavar="X",
-                           help=f"{field.description}{default}".replace("%", "%%"))  # fmt: skip
+                           action="append" if repeats else "store", help=description.replace("%", "%%"))  # fmt: skip
 
 
 def _default(field: Any) -> Any:

@@ -30,6 +30,10 @@ class AgentConfig(Section):
     max_new_tokens: int = Field(512, ge=1, description="tokens of one step")
     max_steps: int = Field(16, ge=1, description="steps of one run")
     max_context: int = Field(4096, ge=16, description="tokens of one run, prompt included")
+    tool_timeout: float = Field(5.0, gt=0, description="seconds of one call, for tools that have no limit of their own")
+    tool_output: int = Field(
+        2000, ge=100, description="characters of one output; the middle of a longer one is cut out"
+    )
     stop: list[str] = Field([], description="strings that end a step, besides the template's own end of turn")
 
     @field_validator("stop", mode="before")
@@ -89,6 +93,9 @@ class RunConfig(Section):
     model: str = Field("tiny", description='a folder or a Hub id; "tiny" is taught from the tasks\' demonstrations')
     tasks: dict[str, Any] = Field({"name": "arithmetic"}, description="a family (see `firstfault tasks`) or a .jsonl")
     method: dict[str, Any] = Field({"name": "elpo"}, description="see `firstfault methods`, or file.py:ClassName")
+    functions: list[str] = Field([], description="a file of tools: my_tools.py, or my_tools.py:ClassName")
+    mcp: list[str] = Field([], description="an MCP server as a tool: the command that starts it, or its URL")
+    search: str = Field("", description="a corpus as a tool: a JSONL or Parquet file, or a data set of the Hub")
     run_dir: Path = Field(Path("runs/run"), description="where everything of the run is written")
     steps: int = Field(40, ge=0, description="iterations: explore, credit, update")
     batch: int = Field(16, ge=1, description="tasks per iteration")
@@ -109,6 +116,11 @@ class RunConfig(Section):
     @classmethod
     def _named(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("functions", "mcp", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:

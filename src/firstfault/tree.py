@@ -199,7 +199,7 @@ class Tree:
         self.root = Node(parent=None, index=0, rollout=-1, observation_tokens=list(prompt))
         self.nodes: list[Node] = [self.root]
         self.verdicts: list[Verdict] = []
-        self.discarded = 0  # branches that were given up because their tools could not be brought back
+        self.discarded = 0  # rollouts that were taken back, because their tools could not be brought back
 
     def add(self, parent: Node, *, rollout: int, **fields: Any) -> Node:
         """Append a step below `parent`."""
@@ -207,6 +207,17 @@ class Tree:
         parent.children.append(node)
         self.nodes.append(node)
         return node
+
+    def discard(self, rollout: int) -> None:
+        """Take back what a rollout has added, which must not have been branched from."""
+        kept = [node for node in self.nodes if node.rollout != rollout]
+        place = {node.index: i for i, node in enumerate(kept)}
+        for i, node in enumerate(kept):
+            node.index, node.children = i, [child for child in node.children if child.rollout != rollout]
+        for verdict in self.verdicts:
+            verdict.leaf = place[verdict.leaf]
+        self.nodes = kept
+        self.discarded += 1
 
     @property
     def steps(self) -> list[Node]:

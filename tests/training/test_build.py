@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from firstfault.config import AgentConfig
+from firstfault.config import AgentConfig, RunConfig
 from firstfault.engines.base import Sampling
 from firstfault.errors import UserError
 from firstfault.methods import ELPO, GRPO, METHODS
-from firstfault.tasks import TASKS, Arithmetic, JsonlTasks
-from firstfault.training.build import build_agent, build_method, build_tasks, method_class, tasks_class
+from firstfault.tasks import TASKS, Arithmetic, JsonlTasks, Lore
+from firstfault.tools import FunctionTool, PythonTool
+from firstfault.training.build import build_agent, build_method, build_tasks, method_class, run_tools, tasks_class
 from firstfault.tree import Task
 
 OWN = '''
@@ -250,7 +251,8 @@ def test_an_interruption_is_not_taken_for_a_mistake(own):
 def test_an_agent_has_the_tools_of_its_tasks_and_the_settings_of_the_run(make_tokenizer):
     tokenizer = make_tokenizer("qwen", "qwen2_5")
     config = AgentConfig(temperature=0.7, top_p=0.9, max_new_tokens=20, max_steps=5, max_context=300, stop=["END"])
-    agent = build_agent(config, None, tokenizer, Arithmetic())
+    source = Arithmetic()
+    agent = build_agent(config, None, tokenizer, source, source.tools())
     stop_tokens = frozenset(tokenizer.convert_tokens_to_ids(["<|im_end|>"]))
     assert agent.sampling == Sampling(0.7, 0.9, 20, stop_tokens, ("END",))
     assert (agent.max_steps, agent.max_context) == (5, 300)
@@ -263,5 +265,37 @@ def test_an_agent_has_the_tools_of_its_tasks_and_the_settings_of_the_run(make_to
 def test_the_system_prompt_is_that_of_the_tasks(make_tokenizer, tmp_path):
     source = JsonlTasks(path=tmp_path / "tasks.jsonl")
     tokenizer = make_tokenizer("qwen", "qwen2_5")
-    agent = build_agent(AgentConfig(), None, tokenizer, source)
+    agent = build_agent(AgentConfig(), None, tokenizer, source, source.tools())
     assert source.system in tokenizer.decode(agent.chat.prompt("Hi"))
+
+
+def test_a_corpus_to_search_is_a_tool(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIRSTFAULT_CACHE", str(tmp_path / "cache"))
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"text": "Tarn has a mill."}\n{"text": "Kibu has a port."}\n')
+    _, tool = run_tools(RunConfig(search=str(corpus)), Arithmetic())
+    assert asyncio.run(tool.call("search", {"query": "port"})) == "Kibu has a port."
+    with pytest.raises(UserError, match="two tools have a function named 'search'"):
+        run_tools(RunConfig(search=str(corpus)), Lore())
+
+
+def test_outputs_are_as_long_as_the_settings_say(make_tokenizer):
+    def repeat(n: int) -> str:
+        """Say it again.
+
+        Args:
+            n: how often
+        """
+        return "a" * n
+
+    source = Arithmetic()
+    tools = [PythonTool(max_output=5000), FunctionTool(repeat)]
+    agent = build_agent(AgentConfig(tool_output=3000), None, make_tokenizer("qwen", "qwen2_5"), source, tools)
+
+    async def lengths() -> list[int]:
+        calls = [("python", {"code": "print('a' * 9000)"}), ("repeat", {"n": 9000})]
+        seen = [len((await agent.session.call(*call)).text) for call in calls]
+        await agent.session.close()
+        return seen
+
+    assert asyncio.run(lengths()) == [5000, 3000]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,10 +13,12 @@ from typing import Any, Protocol, TypeVar
 from firstfault.agent.chat import Chat, ParsedCall
 from firstfault.engines.base import Engine, Sampling
 from firstfault.errors import UserError
-from firstfault.tools.base import Session
+from firstfault.tools.base import ReplayError, Session
 from firstfault.tree import Call, Node, Task, Tree
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Judge(Protocol):
@@ -107,29 +110,34 @@ class Rollouts:
     async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
         """Sample `n` completions after `node` side by side; returns their leaves.
 
-        What breaks one of them ends them all.
+        One whose tools can't be brought back to where they stood is discarded: it counts, and has no leaf. Any other
+        error of one of them ends them all.
 
         Raises:
             ValueError: if the budget has less than `n` left, or if the run ended at `node`.
-            ReplayError: if the tools can't be brought back to where they stood after `node`; then nothing is sampled.
         """
         if not 0 <= n <= self.remaining or node.is_leaf:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
         first, self.spent = self.spent, self.spent + n
         sessions = [self._sessions[node].fork() for _ in range(n)]
         try:
-            await _all([session.ready() for session in sessions])
-            return await _all([self._complete(node, first + i, session) for i, session in enumerate(sessions)])
+            ends = await _all([self._complete(node, first + i, session) for i, session in enumerate(sessions)])
+            return [leaf for leaf in ends if leaf is not None]
         finally:
-            for session in sessions:
-                await session.close()
+            await asyncio.gather(*(session.close() for session in sessions))
 
-    async def _complete(self, node: Node, rollout: int, session: Session) -> Node:
+    async def _complete(self, node: Node, rollout: int, session: Session) -> Node | None:
         with self._hold():
-            while not node.is_leaf:
-                node = await self.agent.step(self.tree, node, session, rollout)
-                if not node.is_leaf:
-                    self._sessions[node] = session.fork()
+            try:
+                await session.ready()
+                while not node.is_leaf:
+                    node = await self.agent.step(self.tree, node, session, rollout)
+                    if not node.is_leaf:
+                        self._sessions[node] = session.fork()
+            except ReplayError as error:
+                self.tree.discard(rollout)
+                logger.warning("task %s: a rollout was discarded: %s", self.tree.task.id, error)
+                return None
         return node
 
     @contextmanager
@@ -159,8 +167,7 @@ class Rollouts:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.agent.engine.turnstile.leave()
-        for session in self._sessions.values():
-            await session.close()
+        await asyncio.gather(*(session.close() for session in self._sessions.values()))
 
 
 async def _all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

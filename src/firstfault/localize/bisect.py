@@ -25,6 +25,8 @@ async def bisect(failed: Node, rollouts: Rollouts, tries: Tries, *, verified: bo
         middle = (left + right) // 2
         wanted = tries(middle)
         probes = await rollouts.continue_from(steps[middle - 1], min(wanted, rollouts.remaining))
+        if not probes:  # all were discarded: nothing can be said of this anchor
+            break
         successes = sum(leaf.success for leaf in probes)
         verdict.probes.append(Probe(middle, len(probes), successes))
         if successes:

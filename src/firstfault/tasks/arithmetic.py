@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import random
+from typing import NamedTuple
 
-from pydantic import Field, model_validator
+from firstfault.tasks.base import Turn
+from firstfault.tasks.chains import GIVE_UP, ORDINALS, Chains, calls_python, undefined
+from firstfault.tasks.mistakes import Kind
+from firstfault.tree import Node, Task
 
-from firstfault.tasks.base import TaskSource, Turn
-from firstfault.tools import PythonTool
-from firstfault.tree import Task
-
-ORDINALS = [
-    "First", "Second", "Third", "Fourth", "Fifth", "Sixth",
-    "Seventh", "Eighth", "Ninth", "Tenth", "Eleventh", "Twelfth",
-]  # fmt: skip
-WORDS = {
-    "add": "+", "gain": "+", "collect": "+",
-    "subtract": "-", "lose": "-", "spend": "-",
-    "multiply by": "*", "scale by": "*",
-}  # fmt: skip
-# How often a demonstration takes a wrong operation for a word, and which. The other words are always right.
-CONFUSION = {"gain": ("-", 0.6), "spend": ("+", 0.6), "collect": ("-", 0.1), "lose": ("+", 0.1)}
 LARGEST = 999
 
 
-class Arithmetic(TaskSource):
+class Word(NamedTuple):
+    """A word for an operation. A demonstration falls for a trap with `share` of the chance that its kind has."""
+
+    sign: str
+    trap: Kind | None = None
+    share: float = 1.0
+
+
+WORDS = {
+    "add": Word("+"), "gain": Word("+", "silent"), "collect": Word("+", "silent", 1 / 6),
+    "subtract": Word("-"), "lose": Word("-", "silent", 1 / 6), "spend": Word("-", "silent"),
+    "multiply by": Word("*"), "scale by": Word("*"),
+    "boost": Word("+", "dead_end"), "drain": Word("-", "dead_end"),
+    "grow": Word("+", "recoverable"), "shrink": Word("-", "recoverable"),
+}  # fmt: skip
+TRAPS = {word: trap for word, (_, trap, _) in WORDS.items()}
+OPPOSITE = {"+": "-", "-": "+"}
+
+
+class Arithmetic(Chains):
     r"""`operations` chained operations on a number, one Python call each, the answer in \boxed{}.
 
     >>> task = Arithmetic(operations_max=4).train(seed=0, first=0, n=1)[0]
@@ -38,64 +45,73 @@ class Arithmetic(TaskSource):
     >>> task.answer
     '268'
 
-    The demonstrations are wrong in a systematic way: for some words they often take another operation (`CONFUSION`),
-    and carry on with what comes out. A policy that imitates them well has the wrong operation for its likeliest choice
-    at two words of eight. Such a mistake is silent: no output shows it, and no later step repairs it.
-    `info["operations"]` holds the right operations, so that the first wrong step of a run is known.
+    How demonstrations fall for the traps among `WORDS`:
+
+    - silent (gain, spend; collect and lose a sixth as often): they take the opposite operation;
+    - dead end (boost, drain): they call a function of that name, which there is none, once more, and give up;
+    - recoverable (grow, shrink): they call such a function, and then either the operation, or go on without it.
+
+    A policy that imitates them well has the wrong operation for its likeliest choice at `gain` and `spend`.
     """
-
-    operations_min: int = Field(4, ge=1, description="fewest operations of a task")
-    operations_max: int = Field(12, le=len(ORDINALS), description="most operations of a task")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Arithmetic:
-        if self.operations_min > self.operations_max:
-            raise ValueError(f"operations_min {self.operations_min} exceeds operations_max {self.operations_max}")
-        return self
-
-    def train(self, seed: int, first: int, n: int) -> list[Task]:
-        return [self._task(f"train-{seed}-{i}") for i in range(first, first + n)]
-
-    def held_out(self, n: int) -> list[Task]:
-        return [self._task(f"held-out-{i}") for i in range(n)]
-
-    def tools(self) -> list[PythonTool]:
-        return [PythonTool()]
 
     def _task(self, name: str) -> Task:
         draw = random.Random(name)
         value = start = draw.randint(1, 99)
         lines, operations = [f"Start with {start}."], []
-        for ordinal in ORDINALS[: draw.randint(self.operations_min, self.operations_max)]:
+        steps = draw.randint(self.operations_min, self.operations_max)
+        for step in range(steps):
+            words = self.vocabulary(TRAPS, step, steps)
             while True:
-                word = draw.choice(list(WORDS))
+                word = draw.choice(words)
                 operand = draw.randint(2, 9)
-                result = calculate(value, WORDS[word], operand)
+                result = calculate(value, WORDS[word].sign, operand)
                 if 0 <= result <= LARGEST:
                     break
             value = result
-            lines.append(f"{ordinal} {word} {operand}.")
+            lines.append(f"{ORDINALS[step]} {word} {operand}.")
             operations.append([word, operand])
         return Task("\n".join(lines), str(value), id=name, info={"start": start, "operations": operations})
 
-    def lesson(self, progress: float) -> Arithmetic:
-        """Short tasks first: they teach how to copy and to call at a third of the cost."""
-        return self if progress >= 0.5 else Arithmetic(operations_min=1, operations_max=min(4, self.operations_max))
-
     def demonstrate(self, task: Task) -> list[Turn]:
-        """An imperfect demonstration: wrong operations as `CONFUSION` has it, drawn from the task's name."""
+        """An imperfect demonstration, drawn from the task's name."""
         draw = random.Random(f"demonstration-{task.id}")
         value, turns = task.info["start"], []
         for ordinal, (word, operand) in zip(ORDINALS, task.info["operations"], strict=False):
-            sign = WORDS[word]
-            wrong, share = CONFUSION.get(word, (sign, 0.0))
-            if draw.random() < share:
-                sign = wrong
+            line = f"{ordinal} {word} {operand}."
+            sign, trap, share = WORDS[word]
+            fell = self.falls(draw, trap, share)
+            if fell and trap == "silent":
+                sign = OPPOSITE[sign]
+            elif fell:
+                code = f"{word}({value},{operand})"
+                fails = calls_python(line, code, undefined(code, word))
+                if trap == "dead_end":
+                    return [*turns, fails, fails, GIVE_UP]
+                turns.append(fails)
+                if draw.random() >= self.repaired:
+                    continue
             code = f"{value}{sign}{operand}"
             value = calculate(value, sign, operand)
-            call = json.dumps({"name": "python", "arguments": {"code": code}})
-            turns.append(Turn(f"{ordinal} {word} {operand}.<tool_call>{call}</tool_call>", (str(value),)))
+            turns.append(calls_python(line, code, str(value)))
         return [*turns, Turn(f"\\boxed{{{value}}}")]
+
+    def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
+        """The first step with a call that does not lead to the next value, or the same, or as far as it has operators.
+
+        So it does not matter how a value is computed, nor how many operations a call does.
+        """
+        values = [task.info["start"]]
+        for word, operand in task.info["operations"]:
+            values.append(calculate(values[-1], WORDS[word].sign, operand))
+        ahead = [str(value) for value in values]
+        for number, step in enumerate(leaf.steps, 1):
+            for call in step.calls:
+                operators = sum(str(call.arguments.get("code")).count(sign) for sign in "+-*")
+                reached = [*ahead[1 : operators + 1], ahead[0]]
+                if call.failed or call.output not in reached:
+                    return number
+                ahead = ahead[(reached.index(call.output) + 1) % len(reached) :]
+        return None if leaf.success else len(leaf.steps)
 
 
 def calculate(value: int, sign: str, operand: int) -> int:

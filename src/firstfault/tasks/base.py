@@ -27,11 +27,13 @@ class TaskSource(BaseModel):
 
     Attributes:
         system: the system prompt of every task, if any.
+        evaluation_only: whether there is nothing to train on; a mix then has its held-out tasks only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     system: ClassVar[str | None] = None
+    evaluation_only: ClassVar[bool] = False
 
     def train(self, seed: int, first: int, n: int) -> list[Task]:
         """Training tasks number `first` to `first + n - 1` of the endless sequence that `seed` draws."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
-import random
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from firstfault.errors import UserError
-from firstfault.tasks.base import TaskSource
-from firstfault.tools import PythonTool
+from firstfault.tasks.judged import Judged
+from firstfault.tasks.rows import endless
 from firstfault.tree import Task
 
 
-class JsonlTasks(TaskSource):
+class JsonlTasks(Judged):
     r"""A file with a JSON object a line: `question`, `answer`, and any further fields, kept in `info`.
 
     The agent has the Python tool and answers in \boxed{}. Training passes over the file again and again, each time in
@@ -30,23 +29,20 @@ class JsonlTasks(TaskSource):
 
     path: Path = Field(description="the file")
     held_out_path: Path | None = Field(None, description="another such file, for evaluation")
+    judged_by: Literal["same", "math", "exact", "f1"] = Field(
+        "same", description="same: number or text; math: by value; exact: the same words; f1: also rewards some of them"
+    )
+
+    @property
+    def judging(self) -> Literal["same", "math", "exact", "f1"]:
+        return self.judged_by
 
     def train(self, seed: int, first: int, n: int) -> list[Task]:
         tasks = _read(self.path)
-        return [tasks[_order(seed, i // len(tasks), len(tasks))[i % len(tasks)]] for i in range(first, first + n)]
+        return [tasks[i] for i in endless(seed, first, n, len(tasks))]
 
     def held_out(self, n: int) -> list[Task]:
         return _read(self.held_out_path)[:n] if self.held_out_path else []
-
-    def tools(self) -> list[PythonTool]:
-        return [PythonTool()]
-
-
-@functools.lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, n: int) -> list[int]:
-    order = list(range(n))
-    random.Random(f"{seed}-{epoch}").shuffle(order)
-    return order
 
 
 @functools.lru_cache
@@ -72,4 +68,7 @@ def _task(line: str, where: str) -> Task:
             value = fields[name] = str(value)
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{where} has no {name!r}; every task is an object with a question and an answer, as text.")
+    answers = fields.get("answers", [""])
+    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
+        raise UserError(f"{where}: answers = {answers!r} is no list of texts; list all right answers there, or none.")
     return Task(fields.pop("question"), fields.pop("answer"), id=where, info=fields)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 from typing import Literal
 
 from pydantic import Field
 
 from firstfault.tasks.base import TaskSource
+from firstfault.tree import Node, Task
 
 Kind = Literal["silent", "dead_end", "recoverable"]
 
@@ -29,11 +31,38 @@ class FlawedTasks(TaskSource):
     repaired: float = Field(0.3, ge=0, le=1, description="share of the recoverable mistakes that are repaired")
     where: Literal["anywhere", "early", "late"] = Field("anywhere", description="third of a task that may hold traps")
 
+    def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
+        """The first step, from 1, of the run that ended at `leaf` that departs from what is known to be right.
+
+        None if all are right; then the run is a success. A success may have a wrong step that a later one repaired.
+        """
+        raise NotImplementedError
+
     def may_trap(self, step: int, steps: int) -> bool:
         """Whether step number `step` (from 0) of a task of `steps` steps may hold a trap."""
-        third = 3 * step // steps
-        return {"anywhere": True, "early": third == 0, "late": third == 2}[self.where]
+        third = max(1, steps // 3)
+        return {"anywhere": True, "early": step < third, "late": step >= steps - third}[self.where]
 
-    def falls(self, draw: Random, kind: Kind) -> bool:
-        """Whether a demonstration falls for a trap of this kind."""
-        return draw.random() < getattr(self, kind)
+    def vocabulary(self, traps: Mapping[str, Kind | None], step: int, steps: int) -> list[str]:
+        """The words that step number `step` (from 0) of a task of `steps` steps is drawn from.
+
+        `traps` has all words of the family, each with its kind of trap. Kinds without a chance have no words in tasks.
+        A third that `where` names holds nothing but traps: few steps, as many mistakes.
+
+        >>> words = {"add": None, "gain": "silent", "grow": "recoverable"}
+        >>> FlawedTasks().vocabulary(words, 0, 6), FlawedTasks(where="late").vocabulary(words, 0, 6)
+        (['add', 'gain'], ['add'])
+        >>> FlawedTasks(where="late", recoverable=0.5).vocabulary(words, 5, 6)
+        ['gain', 'grow']
+        """
+        kinds = {kind for kind in traps.values() if kind and getattr(self, kind) and self.may_trap(step, steps)}
+        if not kinds or self.where == "anywhere":
+            kinds.add(None)
+        return [word for word, kind in traps.items() if kind in kinds]
+
+    def falls(self, draw: Random, kind: Kind | None, share: float = 1.0) -> bool:
+        """Whether a demonstration falls for a trap of this kind, with `share` of the kind's chance.
+
+        Draws a number even where there is no trap, so that no knob changes the luck of another step.
+        """
+        return draw.random() < (share * getattr(self, kind) if kind else 0.0)

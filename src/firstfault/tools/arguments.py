@@ -20,8 +20,8 @@ _JSON_TYPES = {  # in this order: to Python, True is an int too
 def check_arguments(arguments: Any, parameters: Schema) -> str | None:
     """What is wrong with the arguments of a call, in a few words; None if they fit.
 
-    Checked: names, JSON types, `enum`, `anyOf`, `nullable` and the items of arrays, which is all that type hints
-    become. Not checked: formats, bounds and the other words of JSON schema; a tool sees to those itself.
+    Checked: names, JSON types, `enum`, `anyOf`, `nullable` and the items of arrays, which is nearly all that type hints
+    become. Not checked: the other words of JSON schema; a tool sees to those itself.
 
     >>> parameters = {"properties": {"n": {"type": "integer"}}, "required": ["n"]}
     >>> check_arguments({"n": "5"}, parameters)

@@ -1,8 +1,8 @@
 """What an agent can do: a `Tool` is functions it may call and the state they share, a `Session` the tools of one run.
 
 `Session.call` turns every mistake of the model into an observation that the model can read: an unknown tool, arguments
-that don't fit the schema, a tool that raises, hangs or answers at length. Only a cancellation and a `UserError` (a
-message to the user, not to the model) come out of it as exceptions.
+that don't fit the schema, a tool that raises, hangs or answers at length. What comes out
+of it as an exception is a cancellation, a `UserError` (a message to the user, not to the model) or a `ReplayError`.
 
 Not covered: a session does not keep a tool from harm. A Python function runs in this process with all its rights;
 code that the model writes belongs into `PythonTool`.
@@ -56,7 +56,11 @@ class Tool(ABC):
     """
 
     schemas: Sequence[Schema]
-    keeps_time = False  # True: the tool ends its calls by itself, and a session's time limit does not apply
+    keeps_time = False  # True: the tool bounds time and output of its calls by itself, and a session does not
+
+    def check(self, schema: Schema, arguments: Any) -> str | None:
+        """What is wrong with the arguments of a call, in a few words; None if they fit the function's schema."""
+        return check_arguments(arguments, schema["function"].get("parameters", {}))
 
     @abstractmethod
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
@@ -82,7 +86,7 @@ class Tool(ABC):
 class Session:
     """The tools of one run, and whatever state they are in.
 
-    `timeout` (seconds) and `max_output` (characters) bound each call.
+    `timeout` (seconds) and `max_output` (characters) bound each call of the tools that don't bound themselves.
     """
 
     def __init__(self, tools: Iterable[Tool], *, timeout: float = 5.0, max_output: int = 2000):
@@ -97,12 +101,16 @@ class Session:
         return [schema for _, schema in self.functions.values()]
 
     async def call(self, name: Any, arguments: Any) -> Observation:
-        """Call a tool by name, with whatever the model has written as its arguments."""
+        """Call a tool by name, with whatever the model has written as its arguments.
+
+        Raises:
+            ReplayError: if the state that the call should go on from is lost.
+        """
         start = time.perf_counter()
         failed = None
         try:
             text = await self._call(name, arguments)
-        except UserError:
+        except (UserError, ReplayError):
             raise
         except ToolError as error:
             text, failed = str(error), error.failed
@@ -110,15 +118,22 @@ class Session:
             logger.debug("tool %s raised", name, exc_info=True)
             text, failed = describe(error), "raised"
         text = text.encode(errors="replace").decode()  # tokenizers refuse half a surrogate pair
-        return Observation(shorten(text, self.max_output), failed, time.perf_counter() - start)
+        tool, _ = self._function(name)
+        if tool is None or not tool.keeps_time:
+            text = shorten(text, self.max_output)
+        return Observation(text, failed, time.perf_counter() - start)
+
+    def _function(self, name: Any) -> tuple[Tool, Schema] | tuple[None, None]:
+        return self.functions.get(name, (None, None)) if isinstance(name, str) else (None, None)
 
     async def _call(self, name: Any, arguments: Any) -> str:
-        tool, schema = self.functions.get(name, (None, None)) if isinstance(name, str) else (None, None)
+        tool, schema = self._function(name)
         if tool is None:
             raise ToolError(f"Error: no tool {str(name)[:40]!r}; tools: {', '.join(self.functions)}", "unknown tool")
-        complaint = check_arguments(arguments, schema["function"].get("parameters", {}))
+        complaint = tool.check(schema, arguments)
         if complaint:
             raise ToolError(f"Error: {name}: {complaint}", "bad arguments")
+        await tool.ready()  # which may take longer than a call may
         task = asyncio.ensure_future(tool.call(name, arguments))
         try:
             await asyncio.wait({task}, timeout=None if tool.keeps_time else self.timeout)

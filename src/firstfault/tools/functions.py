@@ -1,16 +1,19 @@
-"""Python functions as tools."""
+"""Python functions and objects as tools."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import contextvars
+import copy
 import inspect
 import threading
 from collections.abc import Callable
+from inspect import Parameter
 from typing import Any
 
 from transformers.utils import get_json_schema
+from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException
 
 from ..errors import UserError
 from .arguments import Schema
@@ -33,6 +36,9 @@ class FunctionTool(Tool):
     ...     return a + b
     >>> asyncio.run(FunctionTool(add).call("add", {"a": 17, "b": 5}))
     '22'
+
+    Raises:
+        UserError: if a type hint or a part of the docstring is missing.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -40,9 +46,114 @@ class FunctionTool(Tool):
         self.schemas = [schema_of(function)]
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
-        if inspect.iscoroutinefunction(self.function):
-            return str(await self.function(**arguments))
-        return await _in_thread(lambda: str(self.function(**arguments)))
+        return await _run(self.function, arguments)
+
+
+class ObjectTool(Tool):
+    """A tool made from an object: each public method with a docstring is a function, the object is what they share.
+
+    A fork has a copy of the object: what its `fork()` returns if it has that method, a deep copy if not. If it has a
+    method `close()`, sync or async, that is called when a copy is done with. Neither is a function of the tool.
+
+    A call that is broken off (it took too long) has not happened: the tool goes on with a copy of the object from
+    before that call, for which it copies the object at every call. A method that hangs keeps the copy that it has.
+
+    >>> class Account:
+    ...     def __init__(self):
+    ...         self.balance = 10
+    ...
+    ...     def pay(self, amount: int) -> int:
+    ...         '''Pay in, and see the balance.
+    ...
+    ...         Args:
+    ...             amount: what to pay in
+    ...         '''
+    ...         self.balance += amount
+    ...         return self.balance
+    >>> tool = ObjectTool(Account())
+    >>> fork = tool.fork()
+    >>> [asyncio.run(each.call("pay", {"amount": 5})) for each in (tool, tool, fork)]
+    ['15', '20', '15']
+
+    Raises:
+        UserError: if a type hint is missing, the object has no public method with a docstring, or can't be copied.
+    """
+
+    def __init__(self, object: Any):
+        self.object = object
+        names = dict.fromkeys(name for cls in reversed(type(object).__mro__) for name in vars(cls))
+        self.schemas = [
+            schema_of(getattr(object, name))
+            for name in names
+            if not name.startswith("_") and name not in ("fork", "close") and _is_documented_method(object, name)
+        ]
+        if not self.schemas:
+            raise UserError(
+                f"{_name_of(object)} has no public method with a docstring, so there is nothing that a model could "
+                "call; write docstrings for the methods that are to be its functions."
+            )
+        self._unused = [_copy(object)]  # what can't be copied must show now, not in the middle of a training run
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
+        try:
+            working, self.object = self.object, _copy(self.object)
+        except UserError as error:  # it could be copied before an earlier call
+            raise ToolError(f"Error: {error}") from error
+        try:
+            return await _run(getattr(working, name), arguments)
+        finally:
+            if not asyncio.current_task().cancelling():  # it came to an end, so what it did to the object counts
+                unused, self.object = self.object, working
+                await _close(unused)
+
+    def fork(self) -> ObjectTool:
+        forked = copy.copy(self)
+        forked.object, forked._unused = _copy(self.object), []
+        return forked
+
+    async def close(self) -> None:
+        for object in (self.object, *self._unused):
+            await _close(object)
+        self._unused = []
+
+
+def _is_documented_method(object: Any, name: str) -> bool:
+    static = inspect.getattr_static(type(object), name)  # looked up like this, a property is not run
+    is_method = inspect.isfunction(static) or isinstance(static, staticmethod | classmethod)
+    return is_method and bool(inspect.getdoc(getattr(object, name)))
+
+
+def _copy(object: Any) -> Any:
+    try:
+        copied = object.fork() if hasattr(object, "fork") else copy.deepcopy(object)
+    except Exception as error:
+        raise UserError(
+            f"{_name_of(object)} can't be copied ({describe(error).removeprefix('Error: ').rstrip('.')}), which a "
+            "tool's object must be so that runs can branch; give it a method fork() that returns an independent copy."
+        ) from error
+    if not isinstance(copied, type(object)):
+        raise UserError(
+            f"{_name_of(object)} has a method fork() that returned {type(copied).__name__}; it must return an "
+            "independent copy of the object."
+        )
+    return copied
+
+
+async def _close(object: Any) -> None:
+    if hasattr(object, "close"):
+        closing = object.close()
+        if inspect.isawaitable(closing):
+            await closing
+
+
+def _name_of(object: Any) -> str:
+    return f"the tool object {type(object).__name__}"
+
+
+async def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    if inspect.iscoroutinefunction(function):
+        return str(await function(**arguments))
+    return await _in_thread(lambda: str(function(**arguments)))
 
 
 async def _in_thread(function: Callable[[], str]) -> str:
@@ -72,7 +183,22 @@ async def _in_thread(function: Callable[[], str]) -> str:
 
 
 def schema_of(function: Callable[..., Any]) -> Schema:
-    """The function as chat templates want it described, from its type hints and its docstring."""
-    schema = get_json_schema(function)
+    """The function as chat templates want it described, from its type hints and its docstring.
+
+    Raises:
+        UserError: if that can't be done.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    by_name = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    if any(parameter.kind not in by_name for parameter in inspect.signature(function).parameters.values()):
+        raise UserError(f"{name} can't be a tool: it has arguments that can't be given by name; name each of them.")
+    try:
+        schema = get_json_schema(function)
+    except (DocstringParsingException, TypeHintParsingException, NameError) as error:
+        reason = " ".join(str(error).split()).rstrip(".!")
+        raise UserError(
+            f"{name} can't be a tool: {reason}; write a type hint for every argument, and a docstring that describes "
+            'the function and, under "Args:", every argument.'
+        ) from error
     schema["function"].pop("return", None)  # no chat template shows it
     return schema

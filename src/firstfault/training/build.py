@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +17,14 @@ from firstfault.engines.base import Engine, Sampling
 from firstfault.errors import UserError
 from firstfault.methods import METHODS, Method
 from firstfault.tasks import TASKS, JsonlTasks, Mix, TaskSource
-from firstfault.tools import Session
-from firstfault.tools.base import describe
+from firstfault.tools import MCPTool, SearchTool, Session, Tool
+from firstfault.tools.own import own_class, tools_from
 
 
 def method_class(name: str) -> type[Method]:
     """A method of ours by name, or the user's own from `path/to/file.py:ClassName`."""
     if ":" in name:
-        return _own_class(name, Method)
+        return own_class(name, Method)
     if name not in METHODS:
         raise UserError(_unknown("method", name, METHODS, "or file.py:ClassName"))
     return METHODS[name]
@@ -43,7 +40,7 @@ def tasks_class(name: str) -> type[TaskSource]:
     if name.endswith(".jsonl"):
         return JsonlTasks
     if ":" in name:
-        return _own_class(name, TaskSource)
+        return own_class(name, TaskSource)
     if name not in TASKS:
         raise UserError(_unknown("task family", name, TASKS, "or a .jsonl file, or file.py:ClassName"))
     return TASKS[name]
@@ -58,8 +55,19 @@ def build_tasks(table: Mapping[str, Any]) -> TaskSource:
     options = {key: value for key, value in table.items() if key != "name"}
     cls = tasks_class(table["name"])
     if cls is Mix:
-        tables = options.get("families", {})
         parts = [part.strip() for part in table["name"].split(",")]
+        tables = options.get("families", {})
+        if len(set(parts)) < len(parts):
+            raise UserError(f"tasks {table['name']}: a family is named twice; name each once.")
+        if not isinstance(tables, Mapping) or not all(isinstance(tables[name], Mapping) for name in tables):
+            raise UserError(
+                f"tasks {table['name']}: families = {tables!r} is no table of tables; write [tasks.families.{parts[0]}]"
+                " in a recipe, and its options under it."
+            )
+        for name in set(tables) - set(parts):
+            raise UserError(
+                f"tasks {table['name']}: {name!r} has options and is not among them; name it, or drop them."
+            )
         options["families"] = {part: build_tasks({"name": part, **tables.get(part, {})}) for part in parts}
     if cls is JsonlTasks and Path(options.setdefault("path", table["name"])) != Path(table["name"]):
         raise UserError(f"tasks {table['name']}: path = {options['path']!r} is another file; leave it out.")
@@ -73,34 +81,29 @@ def uses_cpu(config: RunConfig) -> bool:
     return config.device == "cpu" or not torch.cuda.is_available()
 
 
-def build_agent(config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokenizerBase, source: TaskSource) -> Agent:
-    session = Session(source.tools())
+def run_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
+    """The tools of a run: those of its tasks, and what its settings add.
+
+    Raises:
+        UserError: if one can't be had, or two have a function of the same name.
+    """
+    tools = [*source.tools(), *(tool for name in config.functions for tool in tools_from(name))]
+    tools += [MCPTool(server) for server in config.mcp]
+    tools += [SearchTool.from_corpus(config.search)] if config.search else []
+    names = [schema["function"]["name"] for tool in tools for schema in tool.schemas]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two tools have a function named {twice!r}; rename it in one of them, or leave one out.")
+    return tools
+
+
+def build_agent(
+    config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokenizerBase, source: TaskSource, tools: Sequence[Tool]
+) -> Agent:
+    session = Session(tools, timeout=config.tool_timeout, max_output=config.tool_output)
     chat = Chat(tokenizer, session.schemas, source.system)
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, chat.stop_tokens, tuple(config.stop))
     return Agent(engine, chat, session, source.judge, sampling, config.max_steps, config.max_context)
-
-
-def _own_class(name: str, base: type) -> type:
-    path, _, attribute = name.rpartition(":")
-    file = Path(path).resolve()
-    # named by its path, which nobody imports: a user's random.py must not become everybody's
-    spec = importlib.util.spec_from_file_location(str(file), file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise UserError(f"{name}: there is no Python file {path!r}; write path/to/file.py:ClassName.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # where pydantic looks up what annotations name
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[module.__name__]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        place = f"line {lines[-1]} of {path}" if lines else f"the import of {path}"
-        reason = describe(error).removeprefix("Error: ").rstrip(".")
-        raise UserError(f"{name}: {place} fails with {reason}.") from error
-    found = getattr(module, attribute, None)
-    if not isinstance(found, type) or not issubclass(found, base):
-        raise UserError(f"{name}: {path} has no class {attribute!r} derived from {base.__name__}.")
-    return found
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, Any], more: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,11 +13,13 @@ from rich.console import Console
 
 from firstfault import __version__
 from firstfault.agent.chat import Chat
+from firstfault.cache import cache_folder
 from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig, RunConfig
 from firstfault.errors import UserError
 from firstfault.losses import negative_log_likelihood
 from firstfault.tasks.base import TaskSource
-from firstfault.tools import Session
+from firstfault.tools import Session, Tool
+from firstfault.tools.arguments import Schema
 from firstfault.training.checkpoint import saving
 from firstfault.training.learner import Learner
 from firstfault.training.progress import progress
@@ -27,19 +29,23 @@ from firstfault.tree import Task, Term, Tree
 Progress = Callable[[int], None]
 
 
-def start_model(config: RunConfig, source: TaskSource, console: Console) -> str:
+def start_model(config: RunConfig, source: TaskSource, console: Console, tools: Sequence[Tool]) -> str:
     """The folder or Hub id that a run starts from; "tiny" is taught first, where the cache does not have it."""
     if config.model != "tiny":
         return config.model
     with progress(console) as bar:
         row = bar.add_task("cold start", total=config.cold_start.steps, unit="updates")
-        folder = cold_start(source, config.cold_start, lambda n: bar.advance(row, n))
+        folder = cold_start(source, config.cold_start, lambda n: bar.advance(row, n), tools)
         bar.update(row, completed=config.cold_start.steps)
     return str(folder)
 
 
-def cold_start(source: TaskSource, config: ColdStartConfig, done: Progress = lambda n: None) -> Path:
+def cold_start(
+    source: TaskSource, config: ColdStartConfig, done: Progress = lambda n: None, tools: Sequence[Tool] | None = None
+) -> Path:
     """The folder of the tiny policy for these tasks, taught now if it is not in the user's cache yet.
+
+    It is told of `tools`, by default those of the tasks.
 
     The cache is `$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; the folder's name is a hash of the recipe: the
     settings, a sample of the demonstrations, and what the policy is told of its tools.
@@ -52,7 +58,7 @@ def cold_start(source: TaskSource, config: ColdStartConfig, done: Progress = lam
             f"{type(source).__name__} has no demonstrations to teach the tiny policy from; give a model that can "
             "already use tools, with --model."
         ) from None
-    schemas = Session(source.tools()).schemas
+    schemas = Session(source.tools() if tools is None else tools).schemas
     recipe = [
         __version__,
         source.model_dump(mode="json"),
@@ -63,16 +69,16 @@ def cold_start(source: TaskSource, config: ColdStartConfig, done: Progress = lam
         sample,
     ]
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("FIRSTFAULT_CACHE") or Path.home() / ".cache" / "firstfault")
-    folder = cache / f"tiny-{key}"
+    folder = cache_folder() / f"tiny-{key}"
     if not folder.exists():
-        _teach(source, config, folder, done)
+        _teach(source, config, schemas, folder, done)
     return folder
 
 
-def _teach(source: TaskSource, config: ColdStartConfig, folder: Path, done: Progress) -> None:
+def _teach(
+    source: TaskSource, config: ColdStartConfig, schemas: Sequence[Schema], folder: Path, done: Progress
+) -> None:
     sample = source.train(config.seed, 0, 500)
-    schemas = Session(source.tools()).schemas
     texts = (task.question + "".join(turn.text for turn in source.demonstrate(task)) for task in sample)
     tokenizer = tiny_tokenizer(texts, schemas)
     model = tiny_model(len(tokenizer), tokenizer.eos_token_id, config.seed, width=config.width, layers=config.layers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 import time
 from collections.abc import Sequence
 
@@ -19,8 +18,7 @@ from firstfault.errors import UserError
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.tasks.base import TaskSource
-from firstfault.tools import ReplayError
-from firstfault.training.build import build_agent, uses_cpu
+from firstfault.training.build import build_agent, run_tools, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner
@@ -29,23 +27,14 @@ from firstfault.training.progress import progress
 from firstfault.training.validate import validate
 from firstfault.tree import Task, Tree, save_trees
 
-logger = logging.getLogger(__name__)
-
 
 async def grow(method: Method, agent: Agent, tasks: Sequence[Task], key: tuple[int, ...]) -> list[Tree]:
-    """Explore all tasks side by side, each with the method's budget.
-
-    A task whose tools can't be brought back to a step that the method branches from keeps the runs it has.
-    """
+    """Explore all tasks side by side, each with the method's budget."""
 
     async def one(number: int, task: Task) -> Tree:
         tree = Tree(task, agent.chat.prompt(task.question), key=(*key, number))
         async with Rollouts(agent, tree, method.rollouts) as rollouts:
-            try:
-                await method.explore(tree, rollouts)
-            except ReplayError as error:
-                tree.discarded += 1
-                logger.warning("task %s: a branch was discarded, and the rest of its budget: %s", task.id, error)
+            await method.explore(tree, rollouts)
         return tree
 
     return await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks)))
@@ -83,9 +72,10 @@ class Trainer:
         if tracker and importlib.util.find_spec(tracker) is None:  # accelerate would go on without it
             raise UserError(f"the tracker {tracker} is not installed; pip install 'firstfault[{tracker}]'.")
         self.accelerator = Accelerator(log_with=tracker, project_dir=config.run_dir, cpu=uses_cpu(config))
-        # what is wrong with tasks or folder shows before a model is taught or loaded
-        source.train(config.seed, 0, 1)
+        # what is wrong with tasks, tools or folder shows before a model is taught or loaded
+        source.train(config.seed, 0, config.batch)
         self.held_out = source.held_out(config.evaluation.problems)
+        tools = run_tools(config, source)
         complete = {
             "tasks": {"name": config.tasks["name"], **source.model_dump(mode="json", exclude_none=True)},
             "method": {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)},
@@ -95,13 +85,13 @@ class Trainer:
         checkpoint = self.folder.last_checkpoint() if resume else None
         if checkpoint:
             self.folder.check_same(config)
-        self.iteration, start = checkpoint or (0, start_model(config, source, self.console))
+        self.iteration, start = checkpoint or (0, start_model(config, source, self.console, tools))
         model, self.tokenizer = load_policy(str(start), self.accelerator.device)
         self.learner = Learner(model, config.optimizer, config.learner, temperature=config.agent.temperature)
         if checkpoint:
             self.learner.load_state(load_state(start))
         self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
-        self.agent = build_agent(config.agent, self.engine, self.tokenizer, source)
+        self.agent = build_agent(config.agent, self.engine, self.tokenizer, source, tools)
         self.folder.write_config(config)
         self.folder.rewind(self.iteration)
 

@@ -30,7 +30,7 @@ METRICS = {
     "probes": "those of them that were sampled from the middle of a run",
     "searches": "searches for a critical step",
     "searches_finished": "those of them that the budget did not cut off",
-    "discarded": "branches given up because their tools could not be brought back to where they stood",
+    "discarded": "rollouts taken back because their tools could not be brought to where they stood",
     "critical_steps": "searches whose verdict the method used",
     "steps_per_run": "mean number of steps of a rollout, shared ones included",
     "answered": "share of the rollouts that ended with an answer, not at a limit",

@@ -18,7 +18,7 @@ from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.policy import load_policy
 from firstfault.tasks import JsonlTasks
-from firstfault.training.build import build_agent, build_tasks, uses_cpu
+from firstfault.training.build import build_agent, build_tasks, run_tools, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.training.progress import progress
 from firstfault.tree import Task, Tree
@@ -32,7 +32,8 @@ async def validate(
     """Run each task `samples` times at the agent's temperature, and once greedily.
 
     Returns:
-        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), and what it took.
+        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), what it took, and
+        of a mix of families the success of each (`families`).
     """
     greedy = replace(agent, sampling=replace(agent.sampling, temperature=0.0))
 
@@ -49,10 +50,15 @@ async def validate(
     )
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
     record: dict[str, Any] = {"problems": len(tasks), "samples": samples}
+    families: dict[str, dict[str, float]] = {name: {} for name in map(_family, tasks) if name}
     for name, group in (("sampled", sampled), ("greedy", likeliest)):
-        record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(
-            [np.mean([leaf.success for leaf in tree.leaves]) for tree in group], seed
-        )
+        success = [float(np.mean([leaf.success for leaf in tree.leaves])) for tree in group]
+        record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
+        for family, scores in families.items():
+            own = [s for s, task in zip(success, tasks, strict=True) if _family(task) == family]
+            scores[name] = float(np.mean(own))
+    if families:
+        record["families"] = families
     nodes = [node for tree in sampled for node in tree.steps]
     runs = len(tasks) * samples
     record["tokens_per_run"] = sum(len(node.action_tokens) for node in nodes) / runs
@@ -72,14 +78,16 @@ def evaluate_model(config: RunConfig, console: Console) -> dict[str, Any]:
     tasks = source.held_out(config.evaluation.problems)
     if not tasks:
         raise UserError(
-            f"tasks {config.tasks['name']}: there is nothing to evaluate on; give evaluation.problems >= 1."
+            f"tasks {config.tasks['name']}: there is nothing to evaluate on; give evaluation.problems >= 1, and, of "
+            "data of your own, --tasks.held-out-path or --tasks.held-out-split."
         )
     if config.threads:
         torch.set_num_threads(config.threads)
-    model, tokenizer = load_policy(start_model(config, source, console), PartialState(cpu=uses_cpu(config)).device)
-    agent = build_agent(
-        config.agent, TransformersEngine(model, tokenizer, **config.engine.model_dump()), tokenizer, source
-    )
+    tools = run_tools(config, source)
+    start = start_model(config, source, console, tools)
+    model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
+    engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
+    agent = build_agent(config.agent, engine, tokenizer, source, tools)
 
     async def run() -> dict[str, Any]:
         try:
@@ -92,6 +100,12 @@ def evaluate_model(config: RunConfig, console: Console) -> dict[str, Any]:
             await source.close()
 
     return asyncio.run(run())
+
+
+def _family(task: Task) -> str | None:
+    """The family of a mix that a task is from; a user's own tasks may have anything under that name."""
+    name = task.info.get("family")
+    return name if isinstance(name, str) else None
 
 
 def mean_interval(values: Sequence[float], seed: int = 0, resamples: int = 2000) -> tuple[float, float, float]:
