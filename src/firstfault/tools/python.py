@@ -30,6 +30,7 @@ that go on from there, as by forks in general. Code can break its own interprete
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ class State:
     process: Any = None  # the worker's process that has it
     pages: int = 0
     users: int = 0
+    has_heirs: bool = False  # other states were made from it
 
     @property
     def is_live(self) -> bool:
@@ -81,6 +83,7 @@ class Pool:
         self.pages = (snapshot_mb << 20) // getpagesize()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Worker, OrderedDict[State, None]] = {worker: OrderedDict() for worker in self.workers}
+        self.turns = itertools.cycle(self.workers)
 
     def attach(self) -> None:
         """Serve the running event loop; any number in turn, one at a time."""
@@ -98,10 +101,11 @@ class Pool:
     async def run(self, base: State, code: str) -> tuple[State | None, str, str]:
         """The state after a call, how the call ended, and what it printed; no state if it did not get to its end."""
         self.attach()
-        worker = base.worker or min(self.workers, key=lambda worker: len(worker.pending))
+        worker = base.worker or next(self.turns)
         async with self.free[worker]:
             for _ in range(TRIES):  # a base may go while the call is on its way to it
                 await self._revive(base)
+                self._touch(base)
                 answer = await worker.run(base.number, code)
                 end, output = answer["end"], answer["output"].rstrip("\n")
                 if end in ("finished", "raised"):
@@ -155,15 +159,24 @@ class Pool:
         return True
 
     def _keep(self, state: State, answer: dict[str, Any]) -> None:
-        """Note where a new state lives; the ones that were not used for longest go, if there are too many."""
+        """Note where a new state lives; if there are too many, some go.
+
+        First those from which others were made, for a run goes on from its last one; then the longest unused.
+        """
         state.number, state.process, state.pages = answer["id"], state.worker.process, answer["pages"]
+        state.parent.has_heirs = True
+        self._touch(state.parent)
+        self._touch(state)
         live = self.live[state.worker]
-        for used in (state.parent, state):
-            if used.parent is not None:
-                live[used] = None
-                live.move_to_end(used)
         while len(live) > IN_USE and (len(live) > self.snapshots or sum(s.pages for s in live) > self.pages):
-            self.drop(next(iter(live)))
+            old = list(itertools.islice(live, len(live) - IN_USE))
+            self.drop(next((state for state in old if state.has_heirs), old[0]))
+
+    def _touch(self, state: State) -> None:
+        if state.parent is not None:
+            live = self.live[state.worker]
+            live[state] = None
+            live.move_to_end(state)
 
     def drop(self, state: State) -> None:
         if state.parent is not None:
@@ -226,7 +239,7 @@ class PythonTool(Tool):
         max_output: int = 2000,
         preload: Sequence[str] = PRELOAD,
         workers: int = 2,
-        snapshots: int = 256,
+        snapshots: int = 512,
         snapshot_mb: int = 2048,
         sandbox: Sandbox | None = None,
     ):
