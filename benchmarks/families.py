@@ -14,6 +14,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -166,12 +167,16 @@ def main() -> None:
     # side by side stand cells of different families: those of one wait for the same cold start
     wanted = [(f, m, s) for s in parsed.seeds for m in parsed.methods for f in parsed.families]
 
+    lock = threading.Lock()
+
     def run(key: tuple[str, str, int]) -> None:
-        known[key] = cell(*key)
-        cells = sorted(known.values(), key=lambda c: (list(FAMILIES).index(c["family"]), c["method"], c["seed"]))
-        record.write_text(json.dumps(cells, indent=1) + "\n")
-        (RESULTS / "families.md").write_text(render(cells))
-        print(key, known[key]["evaluations"][-1], flush=True)
+        done = cell(*key)
+        with lock:
+            known[key] = done
+            cells = sorted(known.values(), key=lambda c: (list(FAMILIES).index(c["family"]), c["method"], c["seed"]))
+            record.write_text(json.dumps(cells, indent=1) + "\n")
+            (RESULTS / "families.md").write_text(render(cells))
+            print(key, done["evaluations"][-1], flush=True)
 
     with ThreadPoolExecutor(parsed.jobs) as pool:
         list(pool.map(run, [key for key in wanted if key not in known]))

@@ -3,9 +3,11 @@
 import asyncio
 
 import pytest
+from demonstrated import as_run
 
 from firstfault.errors import UserError
 from firstfault.tasks import Arithmetic, JsonlTasks, Lore, Mix, Programs
+from firstfault.tasks.base import Turn
 from firstfault.tools import Session
 from firstfault.training.build import build_tasks
 from firstfault.tree import Task
@@ -81,6 +83,8 @@ def test_each_task_is_demonstrated_and_judged_by_its_own_family():
         right = task.info["family"] != "programs"  # there, an answer names a function that this session lacks
         assert asyncio.run(judged(task, f"\\boxed{{{task.answer}}}")) is right
         assert not asyncio.run(judged(task, "\\boxed{no}"))
+        leaf = as_run(task, [Turn("\\boxed{no}")], success=False)
+        assert MIX.first_wrong_step(task, leaf) == family.first_wrong_step(task, leaf) == 1
 
 
 def test_tools_are_those_of_all_families_once():

@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from firstfault.tools.base import Session, Tool
-from firstfault.tree import Task
+from firstfault.tree import Node, Task
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class TaskSource(BaseModel):
 
     def demonstrate(self, task: Task) -> list[Turn]:
         """How an agent might solve a task, from which the tiny policy is taught; sources need not have any."""
+        raise NotImplementedError
+
+    def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
+        """The first step, from 1, of the run that ended at `leaf` that departs from what is known to be right.
+
+        None if all are right; then the run is a success. A success may have a wrong step that a later one repaired.
+        Sources need not know it.
+        """
         raise NotImplementedError
 
     def lesson(self, progress: float) -> TaskSource:

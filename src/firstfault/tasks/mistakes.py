@@ -9,7 +9,6 @@ from typing import Literal
 from pydantic import Field
 
 from firstfault.tasks.base import TaskSource
-from firstfault.tree import Node, Task
 
 Kind = Literal["silent", "dead_end", "recoverable"]
 
@@ -30,13 +29,6 @@ class FlawedTasks(TaskSource):
     recoverable: float = Field(0.0, ge=0, le=1, description="chance to fall for a trap that shows and can be repaired")
     repaired: float = Field(0.3, ge=0, le=1, description="share of the recoverable mistakes that are repaired")
     where: Literal["anywhere", "early", "late"] = Field("anywhere", description="third of a task that may hold traps")
-
-    def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
-        """The first step, from 1, of the run that ended at `leaf` that departs from what is known to be right.
-
-        None if all are right; then the run is a success. A success may have a wrong step that a later one repaired.
-        """
-        raise NotImplementedError
 
     def may_trap(self, step: int, steps: int) -> bool:
         """Whether step number `step` (from 0) of a task of `steps` steps may hold a trap."""

@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny
 
 from firstfault.tasks.base import TaskSource, Turn
 from firstfault.tools import PythonTool, Session, Tool
-from firstfault.tree import Task
+from firstfault.tree import Node, Task
 
 
 class Mix(TaskSource):
@@ -41,6 +41,9 @@ class Mix(TaskSource):
 
     def demonstrate(self, task: Task) -> list[Turn]:
         return self.families[task.info["family"]].demonstrate(task)
+
+    def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
+        return self.families[task.info["family"]].first_wrong_step(task, leaf)
 
     def lesson(self, progress: float) -> Mix:
         return Mix(families={name: family.lesson(progress) for name, family in self.families.items()})
