@@ -74,10 +74,6 @@ def spoils(code: str) -> Calls:
 PROCESSES = {
     "fork": raises("os.fork()", "PermissionError"),
     "fork, by number": refused("lambda: sys_call(220 if arm else 56, 17, 0, 0, 0, 0)"),
-    "fork, as the parent's child": refused("lambda: sys_call(220 if arm else 56, 17 | 0x8000, 0, 0, 0, 0)"),
-    "fork, with namespaces": refused(
-        "*[lambda flag=flag: sys_call(220 if arm else 56, 17 | 1 << flag, 0, 0, 0, 0) for flag in range(25, 32)]"
-    ),
     "fork, by all flags": refused(
         "*[lambda flag=flag: sys_call(220 if arm else 56, 17 | 1 << flag, 0, 0, 0, 0)"
         " for flag in range(8, 33) if flag not in (8, 14, 16)]"
