@@ -242,7 +242,9 @@ RESOURCES = {
         )
     ],
     "a pipe made larger": works(
-        "import fcntl; fcntl.fcntl(1, 1031, 1 << 20); os.write(1, b'a' * 60000); None", "(.|\n)*"
+        "import fcntl\ntry: fcntl.fcntl(1, 1031, 1 << 20)\nexcept PermissionError: pass  # there are too many already\n"
+        "os.write(1, b'a' * 60000); None",
+        "(.|\n)*",
     ),
     "deep recursion": raises("def f(): return f()\nf()", "RecursionError"),
     "deep recursion in C": dies(

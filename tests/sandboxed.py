@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # The last digits of the time limits tell the worker processes of this test run from others.
@@ -22,9 +23,25 @@ def processes() -> list[int]:
     return found
 
 
-def come_down_to(number: int) -> bool:
-    """Wait until so many processes are left: the kernel may still be at it."""
+def running() -> int:
+    """How many of them do not wait for a signal to go on."""
+    number = 0
+    for pid in processes():
+        try:
+            number += " T " not in Path(f"/proc/{pid}/stat").read_text()
+        except OSError:  # it has ended
+            continue
+    return number
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    """Wait until it holds: the kernel may still be at it."""
     patience = time.monotonic() + 5
-    while len(processes()) > number and time.monotonic() < patience:
+    while not condition() and time.monotonic() < patience:
         time.sleep(0.02)
-    return len(processes()) <= number
+    return condition()
+
+
+def come_down_to(number: int) -> bool:
+    """Wait until so many processes are left."""
+    return soon(lambda: len(processes()) <= number)

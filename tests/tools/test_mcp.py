@@ -90,16 +90,16 @@ def test_functions_are_described_as_the_server_describes_them(stack):
 
 def test_results_become_text(stack):
     observations = run(stack, push(3), push(4), POP, ("draw", {}), ("push", {"number": "x"}), POP, POP)
-    assert texts(observations)[:5] == [
+    assert texts(observations)[:4] == [
         "1 numbers, sum 3",
         "2 numbers, sum 7",
         "4",
         "see\n[image image/png]\n[resource file:///a.txt]\nits text\n[resource file:///b.txt]",
-        "Error: push: 'number' must be integer, not string",
     ]
+    assert "should be a valid integer" in texts(observations)[4]  # as the server says
     assert texts(observations)[5] == "3"
     assert "Error executing tool pop" in texts(observations)[6]
-    assert [o.failed for o in observations] == [None, None, None, None, "bad arguments", None, "raised"]
+    assert [o.failed for o in observations] == [None, None, None, None, "raised", None, "raised"]
 
 
 # forks
@@ -169,8 +169,8 @@ def test_a_replay_that_differs_is_refused(stack, url, transport):
             await fork.ready()
         assert rolled in str(error.value)
         assert (await session.call(*POP)).text == rolled  # the run itself goes on
-        again = await fork.call(*POP)
-        assert again.failed and "ReplayError" in again.text
+        with pytest.raises(ReplayError):
+            await fork.call(*POP)
         await fork.close()
         await session.close()
         return str(error.value)
@@ -202,7 +202,7 @@ def test_an_http_server_that_is_started_again_is_reached_again():
         process.kill()
         process.wait()
         outputs.append((await session.call(*push(3))).failed)
-        with pytest.raises(UserError, match="can't be started"):
+        with pytest.raises(ReplayError, match="can't be started"):
             await session.call(*push(3))
         process, _ = serve(int(url.split(":")[2].split("/")[0]))
         outputs.append((await session.call(*push(3))).text)

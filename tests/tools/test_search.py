@@ -134,7 +134,7 @@ def test_the_index_is_kept_until_the_corpus_or_its_reading_changes(tmp_path, cac
         (None, "can't be read (No such file or directory); give a .jsonl or .parquet file, or"),
         (b"\xff\n", "can't be read ('utf-8' codec can't decode byte 0xff"),
         (b'{"text": "a fish"}\n{"text"\n', "line 2 is not JSON"),
-        (b'["a fish"]\n', "document 1 of {corpus} has no text in 'text' (it has no fields); name the field"),
+        (b'["a fish"]\n', "document 1 of {corpus} has no text in 'text' (it has no fields); rename the field that"),
         (b'{"id": 1, "body": "a fish"}\n', "has no text in 'text' (it has id, body)"),
         (b'{"text": 7}\n', "has no text in 'text' (it has text)"),
         (b"\n\n", "there is nothing to search: 0 documents without a word"),

@@ -6,15 +6,18 @@ own, all of which come from the supervisor:
     "f" with two descriptors   fork; the child takes the socket and the pipe that they are
     (end of file)              exit
 
-A child sends the number of its process on its socket (four bytes), reads a line of JSON from it, the code, and runs
-that with the variables that it has inherited, stdout and stderr on the pipe. It answers "f" if the code finished and
-"r" if it raised. Then it is a state itself, and serves requests. Code can only spoil the process that it runs in, and
-those that are forked from it.
+A child sends the number of its process on its socket (four bytes), reads the code from it (its length in four bytes,
+and itself in UTF-8), and runs that with the variables that it has inherited, stdout and stderr on the pipe. It answers
+"f" if the code finished and "r" if it raised. Then it is a state itself, and serves requests. Code can only spoil the
+process that it runs in, and those that are forked from it.
+
+What costs a call most is the memory that a child touches, two microseconds a page: so `load` does what it can before
+the forks, and the children use little of Python's library.
 """
 
 import ast
+import ctypes
 import gc
-import json
 import linecache
 import os
 import random
@@ -42,6 +45,20 @@ def load(preload: list[str]) -> None:
     random.seed(0)  # equal calls give equal outputs
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy pages that it shares with this process
+    if sys.platform == "linux":
+        use_huge_pages()
+
+
+def use_huge_pages() -> None:
+    """Gather memory in pages of 2 MB where that can be done: a fork copies the table of pages, and has less to copy."""
+    madvise, collapse = ctypes.CDLL(None).madvise, 25
+    with open("/proc/self/maps") as file:
+        for span, rights, _, _, inode, *_ in map(str.split, file.readlines()):
+            start, end = (int(address, 16) for address in span.split("-"))
+            if rights == "rw-p" and inode == "0":
+                madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), collapse)
 
 
 def bound(memory_mb: int) -> None:
@@ -63,37 +80,35 @@ def bound(memory_mb: int) -> None:
 def serve(control: socket.socket, cpu_seconds: int, memory_mb: int) -> None:
     """Fork at each request, here and in all children; never returns."""
     calls = 0
-    gc.collect()
-    gc.freeze()  # a collection in a child would copy pages that it shares with this process
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children: the supervisor sees them end
-    while True:
-        message, descriptors, *_ = socket.recv_fds(control, 1, 2)
-        if not message:
-            os._exit(0)
-        randomness = random.getstate()  # Python seeds it anew in a child
-        try:
-            pid = os.fork()
-        except OSError:
-            pid = None  # that both descriptors are closed says enough
-        if pid != 0:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            continue
-        random.setstate(randomness)
-        control.close()
-        for standard in (1, 2):
-            os.dup2(descriptors[1], standard)
-        os.close(descriptors[1])
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
-        control = socket.socket(fileno=descriptors[0])
-        control.send(struct.pack("i", os.getpid()))
-        with control.makefile("rb") as lines:
-            code = json.loads(lines.readline())
-        calls += 1
-        try:
+    try:
+        while True:
+            message, descriptors, *_ = socket.recv_fds(control, 1, 2)
+            if not message:
+                os._exit(0)
+            randomness = random.getstate()  # Python seeds it anew in a child
+            try:
+                pid = os.fork()
+            except OSError:
+                pid = None  # that both descriptors are closed says enough
+            if pid != 0:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                continue
+            random.setstate(randomness)
+            control.close()
+            for standard in (1, 2):
+                os.dup2(descriptors[1], standard)
+            os.close(descriptors[1])
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+            control = socket.socket(fileno=descriptors[0])
+            control.send(struct.pack("i", os.getpid()))
+            length = struct.unpack("i", control.recv(4))[0]
+            code = control.recv(length, socket.MSG_WAITALL).decode(errors="surrogatepass")
+            calls += 1
             control.send(run(code, f"<call {calls}>", memory_mb))
-        except BaseException:  # the code has broken what this file needs
-            os._exit(1)
+    except BaseException:  # the code has broken what this file needs
+        os._exit(1)
 
 
 def run(code: str, name: str, memory_mb: int) -> bytes:

@@ -179,7 +179,8 @@ class Supervisor:
         state.signal(signal.SIGCONT)
         with contextlib.suppress(OSError):  # of a base that has died: then the child's socket has ended, too
             socket.send_fds(state.control, [b"f"], [theirs.fileno(), writer])
-            ours.sendall(json.dumps(code).encode() + b"\n")
+            data = code.encode(errors="surrogatepass")
+            ours.sendall(struct.pack("i", len(data)) + data)
         theirs.close()
         os.close(writer)
         call.begin(state, ours, reader)
@@ -237,10 +238,12 @@ class Supervisor:
 
     def meet(self, call: Call, pid: int) -> None:
         """The process of a call is there. One that has spoken before is not a new one."""
-        try:
-            state = None if pid in self.known else State(pid, call.control)
-        except ProcessLookupError:  # it has ended
-            state = None
+        state = None
+        if pid not in self.known:
+            try:
+                state = State(pid, call.control)
+            except ProcessLookupError:  # it has ended since
+                call.end = "died"
         if state is None:
             self.stop(call, "died")
             return
@@ -295,8 +298,9 @@ class Supervisor:
             self.settle(call)
             self.sweep_at = time.monotonic() + SWEEP
             for id, state in list(self.states.items()):
-                if state is call.base and id != 0 and why != "unwanted":
+                if state is call.base and id != 0 and why != "unwanted" and call.end is None:
                     self.drop(id)
+            self.rest(call.base)
             why = "died" if call.end else "hung" if why == "timed out" else "gone"
         self.drop(call.id)  # the one that was to be settled
         self.answer(call, why)
@@ -307,9 +311,12 @@ class Supervisor:
         os.close(call.pipe)
         if call.state is not None:
             self.forget(call.state.ended)
-            # not earlier: by now, the base has closed what it has opened for its child
-            if not call.base.asked and self.known.get(call.base.pid) is call.base:
-                call.base.signal(signal.SIGSTOP)
+            self.rest(call.base)  # not earlier: by now, it has closed what it has opened for its child
+
+    def rest(self, base: State) -> None:
+        """Stop a base that nobody waits for."""
+        if not base.asked and self.known.get(base.pid) is base:
+            base.signal(signal.SIGSTOP)
 
     def answer(self, call: Call, end: str, pages: int = 0) -> None:
         del self.calls[call.id]
