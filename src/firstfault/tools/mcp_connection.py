@@ -220,7 +220,7 @@ class Connection:
     async def _refusal(self, what: str, error: Exception | None) -> UserError:
         await self.close()
         words = f"; its last words: {self._last_words}" if self._last_words else ""
-        return UserError(f"{self._server.name} {what} ({_reason(error)}){words}.")
+        return UserError(f"{self._server.name} {what} ({_reason(error)}){words}; check that it runs and speaks MCP.")
 
 
 def _schema(tool: Any) -> Schema:

@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from firstfault.tasks.judges._program import hash_of
-from firstfault.tasks.judges.sandbox import Sandbox
+from firstfault.tasks.judges.script import SandboxedScript
 
 SCRIPT = Path(__file__).with_name("_program.py")
 LONG = 50_000  # characters; of an output that should be longer, the hash is compared
@@ -53,20 +53,20 @@ class CodeJudge:
     """Whether a program passes all its tests. `timeout` (seconds) is for each. `close` ends its processes."""
 
     def __init__(self, timeout: float = 10.0) -> None:
-        self._sandbox = Sandbox(SCRIPT, preload=(*MODULES, "typing"), timeout=timeout)
+        self._script = SandboxedScript(SCRIPT, preload=(*MODULES, "typing"), timeout=timeout)
 
     async def passes(self, program: str, tests: Examples | Asserts) -> bool:
         program = (tests.preamble, program)
         if isinstance(tests, Asserts):
             token = secrets.token_hex(16)
-            return _unpacked(await self._sandbox.call("pass_asserts", *program, tests.code, token)) == token
+            return _unpacked(await self._script.call("pass_asserts", *program, tests.code, token)) == token
         for given, expected in zip(tests.inputs, tests.outputs, strict=True):
             hashed = len(expected) > LONG
             if tests.function is None:
-                reply = await self._sandbox.call("run_program", *program, given, hashed)
+                reply = await self._script.call("run_program", *program, given, hashed)
                 same = same_output
             else:
-                reply = await self._sandbox.call("call_function", *program, tests.function, given, hashed)
+                reply = await self._script.call("call_function", *program, tests.function, given, hashed)
                 same, expected = same_json, json.dumps(json.loads(expected))
             output = reply if hashed else _unpacked(reply)
             if output is None or not (output == hash_of(expected) if hashed else same(output, expected)):
@@ -74,7 +74,7 @@ class CodeJudge:
         return bool(tests.inputs)
 
     async def close(self) -> None:
-        await self._sandbox.close()
+        await self._script.close()
 
 
 def program_in(answer: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from firstfault.errors import UserError
 from firstfault.tasks.base import same_answer
-from firstfault.tasks.judges.sandbox import Sandbox
+from firstfault.tasks.judges.script import SandboxedScript
 
 SCRIPT = Path(__file__).with_name("_math.py")
 WARM_UP = r"[same(r'\frac{1}{2}', gold) for gold in (r'\sqrt{4}', '0.5', r'\{1,2\}', '(1,2)')]"  # its parser learns
@@ -30,7 +30,7 @@ class MathJudge:
     """Whether two answers to a maths problem are the same. `close` ends its processes."""
 
     def __init__(self) -> None:
-        self._sandbox = Sandbox(SCRIPT, preload=("math_verify",), warm_up=WARM_UP, timeout=5.0)
+        self._script = SandboxedScript(SCRIPT, preload=("math_verify",), warm_up=WARM_UP, timeout=5.0)
 
     async def same(self, given: str, gold: str) -> bool:
         """Whether `given` says what `gold` says; False if that can't be found out in time."""
@@ -38,7 +38,7 @@ class MathJudge:
             return True
         if len(given) > LONGEST or not given.strip():
             return False
-        return await self._sandbox.call("same", given, gold) is True
+        return await self._script.call("same", given, gold) is True
 
     async def close(self) -> None:
-        await self._sandbox.close()
+        await self._script.close()

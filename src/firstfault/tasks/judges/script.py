@@ -19,7 +19,7 @@ START = "import base64, json, zlib\ndata = ''\n"
 DATA = "*json.loads(zlib.decompress(base64.b64decode(data)))"
 
 
-class Sandbox:
+class SandboxedScript:
     """Calls functions of a script of ours in bounded processes; the data travel as JSON and are never code.
 
     `warm_up` is code that is run once, after the script; `timeout` (seconds) and `memory_mb` bound a call. Every call
