@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_origin
 
@@ -96,13 +96,13 @@ def evaluate(parsed: argparse.Namespace) -> None:
 def methods(parsed: argparse.Namespace) -> None:
     from firstfault.methods import METHODS
 
-    _list("methods", {name: (cls.paper, cls) for name, cls in METHODS.items()})
+    _list("methods", METHODS)
 
 
 def tasks(parsed: argparse.Namespace) -> None:
     from firstfault.tasks import TASKS
 
-    _list("task families", {name: ("", cls) for name, cls in TASKS.items()})
+    _list("task families", TASKS)
 
 
 def report(parsed: argparse.Namespace) -> None:
@@ -123,12 +123,11 @@ def show(parsed: argparse.Namespace) -> None:
         Console().print(tree)
 
 
-def _list(title: str, entries: dict[str, tuple[str, type[BaseModel]]]) -> None:
-    table = Table(title=title)
-    for column in ("name", "paper", "what it does"):
-        table.add_column(column)
-    for name, (paper, cls) in entries.items():
-        table.add_row(name, paper, (cls.__doc__ or "").strip().splitlines()[0])
+def _list(title: str, entries: Mapping[str, Any]) -> None:
+    papers = hasattr(next(iter(entries.values())), "paper")
+    table = Table("name", *["paper"] * papers, "what it does", title=title)
+    for name, cls in entries.items():
+        table.add_row(name, *([cls.paper] if papers else []), (cls.__doc__ or "").strip().splitlines()[0])
     Console().print(table)
 
 
