@@ -1,0 +1,92 @@
+"""What all benchmarks of speed share: sides take turns in one run, and a page says on what machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+Times = dict[str, list[float]]  # seconds, by side
+
+
+def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> Times:
+    """Run each side once a round, in an order that is drawn anew; a first round warms up and does not count."""
+    times: Times = {name: [] for name in sides}
+    order, draw = list(sides), random.Random(0)
+    for number in range(rounds + 1):
+        draw.shuffle(order)
+        for name in order:
+            start = time.perf_counter()
+            sides[name]()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(times: Times, side: str, ours: str) -> tuple[float, float, float]:
+    """How many times as long a side took: median over rounds, and the quartiles."""
+    quotients = [a / b for a, b in zip(times[side], times[ours], strict=True)]
+    low, middle, high = statistics.quantiles(quotients, n=4, method="inclusive")
+    return middle, low, high
+
+
+def show(value: tuple[float, float, float]) -> str:
+    return f"{value[0]:.2f} ({value[1]:.2f} to {value[2]:.2f})"
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def foreign_load() -> float:
+    """Processor time that other processes take, in processors, over a tenth of a second."""
+
+    def busy() -> tuple[float, float]:
+        user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
+        mine = sum(os.times()[:4])
+        return (user + nice + system) / os.sysconf("SC_CLK_TCK") - mine, time.perf_counter()
+
+    before, start = busy()
+    time.sleep(0.1)
+    after, end = busy()
+    return max(0.0, after - before) / (end - start)
+
+
+def multiply_rate(threads: int, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
+    """Floating-point operations a second of a matrix product on this machine, at best."""
+    torch.set_num_threads(threads)
+    a = torch.randn(size, size, dtype=dtype)
+    seconds = min(take_turns({"": lambda: a @ a}, 20)[""])
+    return 2 * size**3 / seconds
+
+
+def copy_rate(threads: int, megabytes: int = 256) -> float:
+    """Bytes a second that are read and written again, at best."""
+    torch.set_num_threads(threads)
+    a = torch.ones(megabytes << 18)
+    b = torch.empty_like(a)
+    return 2 * a.nbytes / min(take_turns({"": lambda: b.copy_(a)}, 10)[""])
+
+
+def machine(*packages: str) -> str:
+    """One sentence for the foot of a page."""
+    name = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().split("\n") if "model name" in line),
+        platform.machine(),
+    )
+    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", *packages))
+    return f"{os.cpu_count()} cores ({name}), Linux, Python {platform.python_version()}, {versions}."
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=RESULTS)
+    return done.stdout.strip()
