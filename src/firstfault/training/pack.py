@@ -8,7 +8,7 @@ flattened run, and gradients add up as they would there. All layers but attentio
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,12 @@ class _Segment:
     @property
     def path(self) -> list[int]:
         return self.before + list(range(self.start, self.end))
+
+    def pieces(self, length: int) -> Iterator[_Segment]:
+        """The same tokens in segments of at most `length`, each behind the one before."""
+        for start in range(self.start, self.end, length):
+            before = self.before + list(range(self.start, start))
+            yield _Segment(start, before, min(start + length, self.end))
 
 
 @dataclass
@@ -136,22 +142,23 @@ def _add(row: _Row, tree: Tree) -> None:
 class TreePlan:
     """Attention of each segment's tokens over their path, segments of like shape together.
 
+    Long segments are taken piece by piece, so that tokens do not attend, masked, to much that comes after them.
     Padding to the longest of a group costs attention only; lengths within a group differ by a factor of about `slack`.
     """
 
-    def __init__(self, segments: list[_Segment], positions: Tensor, slack: float = 1.3):
+    def __init__(self, segments: list[_Segment], positions: Tensor, slack: float = 1.3, piece: int = 256):
         self.positions = positions
         bucket = lambda length: round(np.log(length) / np.log(slack))  # noqa: E731
         groups: dict[tuple[int, int], list[_Segment]] = defaultdict(list)
         for segment in segments:
-            if own := segment.end - segment.start:
-                groups[bucket(own), bucket(own + len(segment.before))].append(segment)
-        self._groups, self._where, offset = [], torch.empty_like(positions), 0
-        for group in groups.values():
-            queries, real, keys, mask = self._index(group)
-            self._groups.append((queries, keys, mask))
-            self._where[queries[real]] = offset + torch.nonzero(real.flatten())[:, 0]
-            offset += real.numel()
+            for part in segment.pieces(piece):
+                groups[bucket(part.end - part.start), bucket(len(part.path))].append(part)
+        indexed = [self._index(group) for group in groups.values()]
+        self._masks = [mask for *_, mask in indexed]
+        self._shapes = [(queries.shape, keys.shape) for queries, _, keys, _ in indexed]
+        self._queries, real, self._keys = (torch.cat([index[i].flatten() for index in indexed]) for i in range(3))
+        self._where = torch.empty_like(positions)
+        self._where[self._queries[real]] = torch.nonzero(real)[:, 0]
 
     def _index(self, group: list[_Segment]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of a group of S segments: queries [S, T], which of them are real [S, T], keys [S, L], mask [S, 1, T, L]."""
@@ -165,12 +172,16 @@ class TreePlan:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         # F.embedding gathers rows like index_select; on a CPU its backward pass is many times faster
-        def rows(index: Tensor, x: Tensor) -> Tensor:
-            return F.embedding(index, x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2)
+        def rows(index: Tensor, x: Tensor, which: int) -> Iterator[Tensor]:
+            shapes = [shape[which] for shape in self._shapes]
+            parts = F.embedding(index, x.flatten(1)).split([shape.numel() for shape in shapes])
+            return (part.view(*shape, *x.shape[1:]).transpose(1, 2) for part, shape in zip(parts, shapes, strict=True))
 
-        outputs = []
-        for queries, keys, mask in self._groups:
-            q, k, v = rows(queries, query), rows(keys, key), rows(keys, value)
-            out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True)
-            outputs.append(out.transpose(1, 2).flatten(0, 1))
+        outputs = [
+            F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True).transpose(1, 2).flatten(0, 1)
+            for q, k, v, mask in zip(
+                rows(self._queries, query, 0), rows(self._keys, key, 1), rows(self._keys, value, 1), self._masks,
+                strict=True,
+            )
+        ]  # fmt: skip
         return F.embedding(self._where, torch.cat(outputs).flatten(1)).view_as(query)
