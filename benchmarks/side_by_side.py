@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not spin, as on the command line
 import torch
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -77,14 +78,24 @@ def copy_rate(threads: int, megabytes: int = 256) -> float:
     return 2 * a.nbytes / min(take_turns({"": lambda: b.copy_(a)}, 10)[""])
 
 
+def publish(name: str, title: str, lines: list[str], quick: bool, *packages: str) -> None:
+    """Print a page, and write it to docs/results if it is of a full run."""
+    foot = f"`python benchmarks/{name}.py` at {commit()} on {machine(*packages)}"
+    page = "\n".join([f"# {title}", "", *lines, foot, ""])
+    print(page)
+    if not quick:
+        (RESULTS / f"{name}.md").write_text(page)
+
+
 def machine(*packages: str) -> str:
-    """One sentence for the foot of a page."""
-    name = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().split("\n") if "model name" in line),
-        platform.machine(),
-    )
+    """One sentence on the hardware and the versions."""
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "transformers", *packages))
-    return f"{os.cpu_count()} cores ({name}), Linux, Python {platform.python_version()}, {versions}."
+    return (
+        f"{len(names)} cores ({names[0]}), {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, {versions}."
+    )
 
 
 def commit() -> str:

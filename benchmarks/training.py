@@ -10,14 +10,12 @@ and AdamW.
 from __future__ import annotations
 
 import argparse
-import copy
-import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import side_by_side as bench
 import torch
 from trees import flat_tokens, make_tree
@@ -27,7 +25,7 @@ from firstfault.losses import clipped_surrogate
 from firstfault.methods import GRPO
 from firstfault.training.learner import Learner
 from firstfault.training.pack import unique_tokens
-from firstfault.training.tiny import tiny_model
+from firstfault.training.tiny import tiny_model, tiny_tokenizer
 from firstfault.tree import Node, Tree
 
 try:
@@ -38,7 +36,7 @@ except ImportError:
 
 VOCAB = 384
 SHAPES = [(4, 1), (2, 2), (4, 2), (8, 2), (2, 3), (4, 3), (8, 3), (4, 4), (8, 4), (4, 6), (8, 6)]  # depth, token ratio
-OURS, SORTED, PADDED, TRL = "ours", "flattened, sorted", "flattened, padded", "TRL"
+OURS, ONE, SORTED, PADDED, TRL = "ours", "ours, a tree at a time", "flattened, sorted", "flattened, padded", "TRL"
 MAX_TOKENS = 16384  # of a micro-batch, as by default
 LR = 1e-6
 
@@ -118,7 +116,7 @@ class Given(GRPOTrainer):
         return inputs
 
 
-def trl_step(model: torch.nn.Module, trees: Sequence[Tree], tokenizer: object) -> Callable[[], None]:
+def trl_step(model: torch.nn.Module, trees: Sequence[Tree]) -> Callable[[], None]:
     """TRL's training step, one tree's runs at a time, and AdamW."""
     model.set_attn_implementation("sdpa")
     config = GRPOConfig(
@@ -127,7 +125,9 @@ def trl_step(model: torch.nn.Module, trees: Sequence[Tree], tokenizer: object) -
         disable_tqdm=True,
     )  # fmt: skip
     data = Dataset.from_dict({"prompt": ["x"] * 16})
-    trainer = Given(model, lambda completions, **_: [0.0] * len(completions), config, data, processing_class=tokenizer)
+    trainer = Given(
+        model, lambda completions, **_: [0.0] * len(completions), config, data, processing_class=tiny_tokenizer(["x"])
+    )
     trainer.current_gradient_accumulation_steps = len(trees)
     model = trainer.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0)
@@ -159,22 +159,30 @@ def trl_step(model: torch.nn.Module, trees: Sequence[Tree], tokenizer: object) -
     return step
 
 
-def measure(depth: int, ratio: float, trees: int, rounds: int, width: int, layers: int) -> dict[str, object]:
-    batch = [make_tree(seed, depth=depth, ratio=ratio, vocab=VOCAB) for seed in range(trees)]
+def sides(
+    trees: Sequence[Tree], names: Sequence[str], *, vocab: int = VOCAB, width: int = 128, layers: int = 3
+) -> dict[str, Callable[[], object]]:
+    """A training step on the same trees for each side, with a model of its own."""
+
+    def make(name: str) -> Callable[[], object]:
+        model = tiny_model(vocab, 1, 0, width=width, layers=layers)
+        if name == TRL:
+            return trl_step(model, trees)
+        if name in (SORTED, PADDED):
+            return Flattened(model, trees, sorted_by_length=name == SORTED).step
+        config = LearnerConfig(mini_batch=len(trees), max_tokens=MAX_TOKENS if name == OURS else 1)
+        learner = Learner(model, OptimizerConfig(lr=LR), config)
+        return lambda: learner.update(trees, clipped_surrogate)["loss"]
+
+    return {name: make(name) for name in names}
+
+
+def measure(depth: int, ratio: float, trees: int, rounds: int, width: int, layers: int) -> dict[str, Any]:
+    batch = [make_tree(seed, depth=depth, ratio=ratio) for seed in range(trees)]
     GRPO().credit(batch)
-    model = tiny_model(VOCAB, 1, 0, width=width, layers=layers)
-    learner = Learner(copy.deepcopy(model), OptimizerConfig(lr=LR), LearnerConfig(mini_batch=trees))
-    flattened = {
-        SORTED: Flattened(copy.deepcopy(model), batch, True),
-        PADDED: Flattened(copy.deepcopy(model), batch, False),
-    }
-    losses = [learner.update(batch, clipped_surrogate)["loss"], *(side.step() for side in flattened.values())]
+    steps = sides(batch, (OURS, SORTED, PADDED, TRL), width=width, layers=layers)
+    losses = [steps[name]() for name in (OURS, SORTED, PADDED)]
     assert max(losses) - min(losses) < 1e-4, f"the sides disagree: {losses}"
-    sides = {
-        OURS: lambda: learner.update(batch, clipped_surrogate),
-        **{name: side.step for name, side in flattened.items()},
-        TRL: trl_step(copy.deepcopy(model), batch, tokenizer()),
-    }
     unique = sum(map(unique_tokens, batch))
     load = bench.foreign_load()
     return {
@@ -182,30 +190,31 @@ def measure(depth: int, ratio: float, trees: int, rounds: int, width: int, layer
         "ratio": sum(map(flat_tokens, batch)) / unique,
         "unique": unique,
         "load": load,
-        "times": bench.take_turns(sides, rounds),
+        "times": bench.take_turns(steps, rounds),
     }
 
 
-def tokenizer() -> object:
-    from firstfault.training.tiny import tiny_tokenizer
-
-    return tiny_tokenizer(["a"])
-
-
-def render(results: dict[int, list[dict]]) -> list[str]:
-    lines = []
+def render(results: dict[int, list[dict[str, Any]]]) -> list[str]:
+    lines = [
+        "GRPO's step (clipped loss, gradient, AdamW) on 4 trees of 16 runs; token ratio is tokens of the flattened "
+        "runs over unique ones. How many times as long as ours the other sides take: median over rounds and quartiles. "
+        f"*{SORTED}*: rows of like length in a batch, logits of the actions only. *{PADDED}*: as they come, all "
+        "logits. *TRL*: GRPOTrainer's training step, a tree's runs at a time. The last but one column is what of "
+        "the token ratio becomes speed.",
+        "",
+    ]
     for threads, rows in results.items():
         lines += [f"{threads} thread{'s' * (threads > 1)}:", ""]
         cells = []
         for row in rows:
             times = row["times"]
-            ours = statistics.median(times[OURS])
             cells.append([
-                str(row["depth"]), f"{row['ratio']:.2f}", f"{row['unique']:,}", f"{row['unique'] / ours:,.0f}",
+                str(row["depth"]), f"{row['ratio']:.2f}", f"{row['unique']:,}",
+                f"{row['unique'] / statistics.median(times[OURS]):,.0f}",
                 *(bench.show(bench.ratio(times, side, OURS)) for side in (SORTED, PADDED, TRL)),
                 f"{bench.ratio(times, SORTED, OURS)[0] / row['ratio']:.2f}", f"{row['load']:.1f}",
             ])  # fmt: skip
-        head = ["steps", "token ratio", "unique tokens", "tokens/s", SORTED, PADDED, TRL, "of the ratio", "load"]
+        head = ["steps", "token ratio", "unique tokens", "ours, tokens/s", SORTED, PADDED, TRL, "of the ratio", "load"]
         lines += [*bench.table(head, cells), ""]
     return lines
 
@@ -217,14 +226,15 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parsed = parser.parse_args()
-    results: dict[int, list[dict]] = {}
+    results: dict[int, list[dict[str, Any]]] = {}
+    trees, rounds = (2, 3) if parsed.quick else (4, 9)
     for threads in parsed.threads:
         torch.set_num_threads(threads)
         for depth, ratio in SHAPES[::3] if parsed.quick else SHAPES:
-            row = measure(depth, ratio, 2 if parsed.quick else 4, 3 if parsed.quick else 7, parsed.width, parsed.layers)
+            row = measure(depth, ratio, trees, rounds, parsed.width, parsed.layers)
             results.setdefault(threads, []).append(row)
             print(render({threads: [row]})[-2], flush=True)
-    print("\n".join(render(results)))
+    bench.publish("training", "The training step", render(results), parsed.quick, "trl")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ def make_tree(seed: int, *, depth: int, ratio: float, leaves: int = 16, vocab: i
     splits = leaves.bit_length() - 1
     for at in ([i * depth // splits for i in range(splits)], [0] * splits):
         widths = [2 ** sum(split <= step for split in at) for step in range(depth)]
-        prompt = round(sum(STEP) / 2 * (ratio * sum(widths) - leaves * depth) / (leaves - ratio))
+        steps, flat_steps = sum(widths) - leaves / 2, leaves * (depth - 0.5)  # the last one is only half a step
+        prompt = round(sum(STEP) / 2 * (ratio * steps - flat_steps) / (leaves - ratio)) if ratio < leaves else 0
         if prompt > 0:
             break
     tree = Tree(Task("", ""), prompt=tokens(max(1, prompt)))

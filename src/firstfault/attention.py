@@ -63,9 +63,11 @@ def use_planned_attention(model: PreTrainedModel) -> PreTrainedModel:
         )
     odd = ("attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "logits_scaling")
     scaled = [k for k in odd if getattr(config, k, None)]
-    if scaled or not model._supports_attention_backend or model.get_output_embeddings() is None:
+    head = model.get_output_embeddings()
+    if scaled or not model._supports_attention_backend or not isinstance(head, torch.nn.Linear):
+        why = f"it sets {scaled[0]}" if scaled else "its attention or output layer can't be replaced"
         raise UserError(
-            f"{name} can't be used: {f'it sets {scaled[0]}' if scaled else 'its attention is not replaceable'}; "
+            f"{name} can't be used: {why}; "
             "use a causal language model with transformers' attention interface, such as Qwen2, Qwen3 or Llama."
         )
     model.set_attn_implementation(NAME)

@@ -18,8 +18,8 @@ from firstfault.engines.base import Sampling
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.losses import clipped_surrogate, negative_log_likelihood
 from firstfault.methods import GRPO
-from firstfault.training import learner as learner_module
-from firstfault.training.learner import Learner, micro_batches
+from firstfault.training import score as score_module
+from firstfault.training.learner import Learner, micro_batches, term_batch
 from firstfault.training.pack import pack, unique_tokens
 from firstfault.tree import Task, Term, Tree
 
@@ -212,7 +212,7 @@ def test_a_clipped_sum_is_not_the_sum_of_what_is_clipped():
 
     def loss():
         packed = pack([tree])
-        return clipped_surrogate(learner_module.term_batch(packed, torch.tensor([1.5]).log(), 1.0)).item()
+        return clipped_surrogate(term_batch(packed, torch.tensor([1.5]).log(), 1.0)).item()
 
     step.terms = [Term(2.0, 0.5, 0.2, 0.2), Term(-1.0, 0.5, 0.2, 0.2)]
     assert loss() == pytest.approx(-(2.0 * 1.2 - 1.5) / 2)
@@ -342,7 +342,8 @@ def test_micro_batches_keep_to_their_bound(forest, max_tokens, sizes):
 def test_chunks_of_logits_change_nothing(make_model, forest, monkeypatch, rows):
     trees = credited(make_model(), forest())
     whole, expected = gradients(make_model(), trees)
-    monkeypatch.setattr(learner_module, "LOGITS", rows * 64)
+    monkeypatch.setattr(score_module, "LOGITS", {"cpu": 1})
+    monkeypatch.setattr(score_module, "MIN_ROWS", rows)
     ours, metrics = gradients(make_model(), trees)
     assert_same_gradients(ours, whole, tolerance=1e-5)
     assert metrics == pytest.approx(expected, rel=1e-4)

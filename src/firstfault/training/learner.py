@@ -10,18 +10,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from firstfault.attention import autocast, hidden_states, logits, use_planned_attention
+from firstfault.attention import autocast, hidden_states, use_planned_attention
 from firstfault.config import LearnerConfig, OptimizerConfig
 from firstfault.errors import UserError
 from firstfault.losses import TermBatch
 from firstfault.training.pack import Packed, pack, unique_tokens
+from firstfault.training.score import score
 from firstfault.tree import Tree
 
 Loss = Callable[[TermBatch], Tensor]
-LOGITS = 2**24  # most logits that stand in memory at once
 
 
 class Learner:
@@ -115,20 +114,7 @@ class Learner:
         """Log-probabilities [A] of the action tokens, with gradient, and entropies [A] (nats) without."""
         hidden = hidden_states(self.model, packed.tokens, packed.plan.positions, packed.plan)
         hidden = F.embedding(packed.predicted_by, hidden)
-        rows = max(1, LOGITS // self.model.get_output_embeddings().weight.shape[0])
-        if len(hidden) <= rows:
-            return self._score(hidden, packed.targets)
-        # vocabulary x tokens never stands in memory at once: each chunk's logits are computed again going backward
-        chunks = [checkpoint(self._score, h, t, use_reentrant=False)
-                  for h, t in zip(hidden.split(rows), packed.targets.split(rows), strict=True)]  # fmt: skip
-        logprobs, entropies = zip(*chunks, strict=True)
-        return torch.cat(logprobs), torch.cat(entropies)
-
-    def _score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        distribution = torch.log_softmax(logits(self.model, hidden).float() / self.temperature, dim=-1)
-        with torch.no_grad():
-            entropies = torch.special.entr(distribution.exp()).sum(-1)
-        return distribution.gather(-1, targets[:, None])[:, 0], entropies
+        return score(self.model.get_output_embeddings(), hidden, packed.targets, self.temperature)
 
 
 def term_batch(packed: Packed, logprobs: Tensor, total_weight: float) -> TermBatch:
