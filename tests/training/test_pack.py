@@ -19,7 +19,7 @@ def depth_first(tree):
 
 def packed_logprobs(model, packed):
     hidden = hidden_states(model, packed.tokens, packed.plan.positions, packed.plan)[packed.predicted_by]
-    return torch.log_softmax(logits(model, hidden), -1).gather(-1, packed.targets[:, None])[:, 0]
+    return torch.log_softmax(logits(model, hidden).float(), -1).gather(-1, packed.targets[:, None])[:, 0]
 
 
 def flat_logprobs(model, tree):
@@ -27,7 +27,9 @@ def flat_logprobs(model, tree):
     found = {node: [] for node in tree.steps}
     for leaf in tree.leaves:
         tokens = torch.tensor([leaf.tokens])
-        logprobs = torch.log_softmax(model(input_ids=tokens).logits[0, :-1], -1).gather(-1, tokens[0, 1:, None])[:, 0]
+        logprobs = torch.log_softmax(model(input_ids=tokens).logits[0, :-1].float(), -1).gather(
+            -1, tokens[0, 1:, None]
+        )[:, 0]
         at = len(tree.root.observation_tokens) - 1
         for node in leaf.steps:
             found[node].append(logprobs[at : at + len(node.action_tokens)])
@@ -128,6 +130,38 @@ def test_log_probabilities_are_those_of_every_flattened_run(make_model, forest, 
             for runs in flat.values():  # so that it does not matter which run was taken
                 torch.testing.assert_close(runs, runs[:1].expand_as(runs), atol=1e-5, rtol=0)
     assert len(together) == 0
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "llama"])
+def test_in_bfloat16_trees_are_as_near_to_the_truth_as_flattened_runs(make_model, forest, architecture):
+    truth, plain = make_model(architecture), make_model(architecture).to(torch.bfloat16)
+    model = use_planned_attention(make_model(architecture).to(torch.bfloat16))
+    ours, flattened = [], []
+    with torch.no_grad():
+        for tree in forest():
+            expected, flat = flat_logprobs(truth, tree), flat_logprobs(plain, tree)
+            nodes = depth_first(tree)[1:]
+            expected = torch.cat([expected[node][0] for node in nodes])
+            ours.append(packed_logprobs(model, pack([tree])) - expected)
+            flattened.append(torch.cat([flat[node][0] for node in nodes]) - expected)
+    ours, flattened = torch.cat(ours), torch.cat(flattened)
+    assert 0 < flattened.abs().mean() < 0.05  # nats, of a random model whose distributions are steep
+    assert ours.abs().mean() < 1.2 * flattened.abs().mean() and ours.abs().max() < 1.5 * flattened.abs().max()
+
+
+def test_long_segments_are_taken_piece_by_piece(make_model):
+    tree = Tree(Task("", ""), prompt=[1] * 30)
+    step = tree.add(tree.root, rollout=0, action_tokens=[2] * 700, logprobs=[-1.0] * 700, observation_tokens=[3] * 20)
+    for token in (4, 5):
+        tree.add(step, rollout=0, action_tokens=[token] * 300, logprobs=[-1.0] * 300, end="answer", success=True)
+    packed = pack([tree])
+    assert max(mask.shape[2] for mask in packed.plan.masks) == 256
+    area = sum(mask.numel() for mask in packed.plan.masks)
+    assert area < 0.85 * (750**2 + 2 * 300 * 1050)  # that of whole segments
+    with torch.no_grad():
+        ours = packed_logprobs(use_planned_attention(make_model()), packed)
+        flat = flat_logprobs(make_model(), tree)
+    torch.testing.assert_close(ours, torch.cat([flat[node][0] for node in depth_first(tree)[1:]]), atol=1e-5, rtol=0)
 
 
 def test_a_tree_of_the_prompt_alone_has_no_action(make_model):

@@ -154,7 +154,7 @@ class TreePlan:
             for part in segment.pieces(piece):
                 groups[bucket(part.end - part.start), bucket(len(part.path))].append(part)
         indexed = [self._index(group) for group in groups.values()]
-        self._masks = [mask for *_, mask in indexed]
+        self.masks = [mask for *_, mask in indexed]
         self._shapes = [(queries.shape, keys.shape) for queries, _, keys, _ in indexed]
         self._queries, real, self._keys = (torch.cat([index[i].flatten() for index in indexed]) for i in range(3))
         self._where = torch.empty_like(positions)
@@ -180,7 +180,7 @@ class TreePlan:
         outputs = [
             F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True).transpose(1, 2).flatten(0, 1)
             for q, k, v, mask in zip(
-                rows(self._queries, query, 0), rows(self._keys, key, 1), rows(self._keys, value, 1), self._masks,
+                rows(self._queries, query, 0), rows(self._keys, key, 1), rows(self._keys, value, 1), self.masks,
                 strict=True,
             )
         ]  # fmt: skip
