@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/installed
 	rm -rf runs/demo
@@ -16,6 +16,11 @@ test: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# minutes to an hour; writes docs/benchmarks.md
+bench: .venv/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check trl ipykernel jupyter_client
+	for name in rollouts training iteration memory growth sandbox; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # torch first, at the version that everything here was tested with
 .venv/installed: pyproject.toml

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer shapes; only print")
     quick = parser.parse_args().quick
     lines = [
-        f"{TREES} trees of 16 runs with {DEPTH} steps. Batches of at most 16,384 tokens, padding included. "
+        f"{TREES} trees of 16 runs with {DEPTH} steps. Batches of at most 4,096 tokens, padding included. "
         f"*{ONE}* and *{TRL}* take the runs of one tree at a time.",
         "",
     ]

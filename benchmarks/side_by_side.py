@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import random
+import re
 import statistics
 import subprocess
 import time
@@ -16,6 +17,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not 
 import torch
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
+PAGES = ("rollouts", "training", "iteration", "memory", "growth", "sandbox")
+INTRODUCTION = """# Benchmarks
+
+The work of an iteration can be counted: unique tokens to sample, unique tokens to train on, tool calls. Each section
+measures how long that work takes here, and beside it how long others take for the same. Sides take turns within one
+run, in an order drawn anew for each round, after a round that does not count; a ratio is the median over rounds, with
+quartiles. *Load* is how many processors other programs took while it began. `make bench` runs all of it and writes
+this page; each script has `--quick`.
+"""
 Times = dict[str, list[float]]  # seconds, by side
 
 
@@ -79,12 +89,19 @@ def copy_rate(threads: int, megabytes: int = 256) -> float:
 
 
 def publish(name: str, title: str, lines: list[str], quick: bool, *packages: str) -> None:
-    """Print a page, and write it to docs/results if it is of a full run."""
+    """Print a page; of a full run, write it to docs/results and put all pages together as docs/benchmarks.md."""
     foot = f"`python benchmarks/{name}.py` at {commit()} on {machine(*packages)}"
     page = "\n".join([f"# {title}", "", *lines, foot, ""])
     print(page)
     if not quick:
         (RESULTS / f"{name}.md").write_text(page)
+        assemble()
+
+
+def assemble() -> None:
+    pages = [RESULTS / f"{name}.md" for name in PAGES]
+    parts = [re.sub("^#", "##", page.read_text(), flags=re.MULTILINE) for page in pages if page.exists()]
+    (RESULTS.parent / "benchmarks.md").write_text("\n".join([INTRODUCTION, *parts]))
 
 
 def machine(*packages: str) -> str:

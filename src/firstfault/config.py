@@ -51,7 +51,7 @@ class EngineConfig(Section):
 class LearnerConfig(Section):
     mini_batch: int = Field(4, ge=1, description="trees per optimizer update")
     epochs: int = Field(1, ge=1, description="passes over each batch")
-    max_tokens: int = Field(16384, ge=1, description="most unique tokens in one forward pass")
+    max_tokens: int = Field(4096, ge=1, description="most unique tokens in one forward pass")
 
 
 class OptimizerConfig(Section):
