@@ -421,7 +421,8 @@ def main() -> None:
             computed_again += ours.engine.counts["recomputed_tokens"]
         if parsed.vllm_python:
             sides[VLLM].close()
-    foot = f"`python benchmarks/rollouts.py` at {bench.commit()} on {bench.machine('trl')}"
+    command = "python benchmarks/rollouts.py" + " --vllm-python PATH" * bool(parsed.vllm_python)
+    foot = f"`{command}` at {bench.commit()} on {bench.machine('trl')}"
     page = ["# Rollouts and rollout trees", "", *intro(tasks, vllm), *lines, *aims(times, computed_again), foot, ""]
     print("\n".join(page))
     if not parsed.quick:
