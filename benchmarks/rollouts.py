@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
+import gc
 import os
 import pickle
 import random
@@ -26,7 +27,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import side_by_side as bench
 import torch
 from transformers import GenerationConfig
@@ -399,6 +399,7 @@ def main() -> None:
     model = policy(parsed.width, parsed.layers)
     ours = Ours(copy.deepcopy(model))
     sides = {OURS: ours, GENERATE: Generate(copy.deepcopy(model)), TRL: trl_trainer(copy.deepcopy(model))}
+    gc.freeze()  # as `Trainer` does; it helps all sides that run in this process
     vllm = "left out, for want of `--vllm-python`."
     lines: list[str] = []
     times: dict[tuple[str, int], bench.Times] = {}
@@ -421,12 +422,8 @@ def main() -> None:
             computed_again += ours.engine.counts["recomputed_tokens"]
         if parsed.vllm_python:
             sides[VLLM].close()
-    command = "python benchmarks/rollouts.py" + " --vllm-python PATH" * bool(parsed.vllm_python)
-    foot = f"`{command}` at {bench.commit()} on {bench.machine('trl')}"
-    page = ["# Rollouts and rollout trees", "", *intro(tasks, vllm), *lines, *aims(times, computed_again), foot, ""]
-    print("\n".join(page))
-    if not parsed.quick:
-        (bench.RESULTS / "rollouts.md").write_text("\n".join(page))
+    lines = [*intro(tasks, vllm), *lines, *aims(times, computed_again)]
+    bench.publish("rollouts", "Rollouts and rollout trees", lines, parsed.quick, "trl")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,17 @@ class Term:
     clip_low: float
     clip_high: float
 
+    def on(self, tokens: int) -> list[float]:
+        """The advantages of so many action tokens.
+
+        Raises:
+            ValueError: if there is one for each token of another number of them.
+        """
+        advantages = self.advantage if isinstance(self.advantage, list) else [self.advantage] * tokens
+        if len(advantages) != tokens:
+            raise ValueError(f"a term has {len(advantages)} advantages on {tokens} tokens")
+        return advantages
+
     @property
     def has_gradient(self) -> bool:
         return any(self.advantage) if isinstance(self.advantage, list) else self.advantage != 0

@@ -111,7 +111,7 @@ def test_terms_point_at_their_tokens_and_keep_their_numbers():
 def test_advantages_that_do_not_match_the_action_are_refused(make_tree, advantages):
     tree = make_tree("a chain")
     tree.steps[0].terms = [Term(advantages, 1.0, 0.2, 0.2)]  # on two tokens
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match=f"{len(advantages)} advantages on 2 tokens"):
         pack([tree])
 
 

@@ -192,7 +192,7 @@ class TransformersEngine:
         last = self._active.pop()
         if last is not request:
             self._active[slot] = last
-            self._slots.move(len(self._active), slot)
+            self._slots.move(len(self._active), slot, last.cached)
         if not request.future.done():
             request.future.set_result(request.completion)
 
@@ -226,8 +226,8 @@ class Slots:
     def read(self, slot: int) -> Tensor:
         return self.kv[:, :, slot]
 
-    def move(self, source: int, target: int) -> None:
-        self.kv[:, :, target] = self.kv[:, :, source]
+    def move(self, source: int, target: int, length: int) -> None:
+        self.kv[:, :, target, :length] = self.kv[:, :, source, :length]
 
 
 class DecodePlan:

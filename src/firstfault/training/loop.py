@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import time
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ class Trainer:
 
     def train(self) -> None:
         """Run all iterations that are left."""
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again and again
 
         async def run() -> None:
             try:

@@ -24,18 +24,22 @@ class _Segment:
     """Tokens start to end of the row, behind the tokens `before` of their ancestors."""
 
     start: int
-    before: list[int]
+    before: np.ndarray
     end: int = 0
 
     @property
-    def path(self) -> list[int]:
-        return self.before + list(range(self.start, self.end))
+    def own(self) -> np.ndarray:
+        return np.arange(self.start, self.end)
+
+    @property
+    def path(self) -> np.ndarray:
+        return np.concatenate([self.before, self.own])
 
     def pieces(self, length: int) -> Iterator[_Segment]:
         """The same tokens in segments of at most `length`, each behind the one before."""
+        path = self.path
         for start in range(self.start, self.end, length):
-            before = self.before + list(range(self.start, start))
-            yield _Segment(start, before, min(start + length, self.end))
+            yield _Segment(start, path[: len(self.before) + start - self.start], min(start + length, self.end))
 
 
 @dataclass
@@ -67,7 +71,11 @@ class _Row:
     predicted_by: list[int] = field(default_factory=list)
     old_logprobs: list[float] = field(default_factory=list)
     localized: list[bool] = field(default_factory=list)
-    terms: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    term_token: list[int] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    clip_low: list[float] = field(default_factory=list)
+    clip_high: list[float] = field(default_factory=list)
     segments: list[_Segment] = field(default_factory=list)
 
 
@@ -81,21 +89,19 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
     row = _Row()
     for tree in trees:
         _add(row, tree)
-    tensor = lambda values, dtype: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
-    term_token, *terms = zip(*row.terms, strict=True) if row.terms else [()] * 5
-    advantages, weights, clip_low, clip_high = (tensor(values, torch.float32) for values in terms)
+    tensor = lambda values, dtype=torch.float32: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
     return Packed(
         tokens=tensor(row.tokens, torch.long),
         plan=TreePlan(row.segments, tensor(row.positions, torch.long)),
         targets=tensor(row.targets, torch.long),
         predicted_by=tensor(row.predicted_by, torch.long),
-        old_logprobs=tensor(row.old_logprobs, torch.float32),
+        old_logprobs=tensor(row.old_logprobs),
         localized=tensor(row.localized, torch.bool),
-        term_token=tensor(term_token, torch.long),
-        advantages=advantages,
-        weights=weights,
-        clip_low=clip_low,
-        clip_high=clip_high,
+        term_token=tensor(row.term_token, torch.long),
+        advantages=tensor(row.advantages),
+        weights=tensor(row.weights),
+        clip_low=tensor(row.clip_low),
+        clip_high=tensor(row.clip_high),
     )
 
 
@@ -111,26 +117,23 @@ def _add(row: _Row, tree: Tree) -> None:
         if parent is not None and len(parent.children) == 1:
             segment = inside[parent]
         else:
-            segment = _Segment(len(row.tokens), inside[parent].path if parent is not None else [])
+            segment = _Segment(len(row.tokens), inside[parent].path if parent is not None else np.arange(0))
             row.segments.append(segment)
         inside[node] = segment
         critical[node] = node.critical or (parent is not None and critical[parent])
         before = ends[parent] if parent is not None else -1
-        first = len(row.targets)
-        for i, (token, logprob) in enumerate(zip(node.action_tokens, node.logprobs, strict=True)):
-            row.targets.append(token)
-            row.predicted_by.append(before if i == 0 else len(row.tokens) - 1)
-            row.old_logprobs.append(logprob)
-            row.localized.append(critical[node])
-            row.tokens.append(token)
+        action = range(len(row.targets), len(row.targets) + len(node.action_tokens))
+        row.targets += node.action_tokens
+        row.predicted_by += [before, *range(len(row.tokens), len(row.tokens) + len(action) - 1)][: len(action)]
+        row.old_logprobs += node.logprobs
+        row.localized += [critical[node]] * len(action)
+        row.tokens += node.action_tokens
         for term in node.terms:
-            advantages = (
-                term.advantage if isinstance(term.advantage, list) else [term.advantage] * len(node.action_tokens)
-            )
-            row.terms += [
-                (token, advantage, term.weight, term.clip_low, term.clip_high)
-                for token, advantage in zip(range(first, len(row.targets)), advantages, strict=True)
-            ]
+            row.term_token += action
+            row.advantages += term.on(len(action))
+            row.weights += [term.weight] * len(action)
+            row.clip_low += [term.clip_low] * len(action)
+            row.clip_high += [term.clip_high] * len(action)
         row.tokens += node.observation_tokens
         segment.end = len(row.tokens)
         row.positions += range(len(segment.before) + len(row.positions) - segment.start,
@@ -152,7 +155,7 @@ class TreePlan:
         groups: dict[tuple[int, int], list[_Segment]] = defaultdict(list)
         for segment in segments:
             for part in segment.pieces(piece):
-                groups[bucket(part.end - part.start), bucket(len(part.path))].append(part)
+                groups[bucket(part.end - part.start), bucket(part.end - part.start + len(part.before))].append(part)
         indexed = [self._index(group) for group in groups.values()]
         self.masks = [mask for *_, mask in indexed]
         self._shapes = [(queries.shape, keys.shape) for queries, _, keys, _ in indexed]
@@ -164,9 +167,9 @@ class TreePlan:
         """Of a group of S segments: queries [S, T], which of them are real [S, T], keys [S, L], mask [S, 1, T, L]."""
         device = self.positions.device
         pad = lambda rows: torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)  # noqa: E731
-        own = [torch.arange(s.start, s.end) for s in group]
-        queries, keys = pad(own), pad([torch.tensor(s.path) for s in group])
-        real = pad([torch.ones(len(tokens), dtype=torch.bool) for tokens in own])
+        queries = pad([torch.from_numpy(s.own) for s in group])
+        keys = pad([torch.from_numpy(s.path) for s in group])
+        real = pad([torch.ones(s.end - s.start, dtype=torch.bool) for s in group])
         mask = torch.arange(keys.shape[1], device=device) <= self.positions[queries][..., None]
         return queries, real, keys, mask[:, None]
 
