@@ -178,13 +178,26 @@ def sides(
     return {name: make(name) for name in names}
 
 
-def operations(trees: Sequence[Tree], model: PreTrainedModel) -> float:
-    """Floating-point operations that a step needs: twice as many backward as forward, and the logits once more."""
-    packed, config = pack(trees), model.config
-    body = sum(p.numel() for p in model.model.layers.parameters())
-    pairs = (packed.plan.positions + 1).sum().item()  # of a token and one that it sees
+def operations(model: PreTrainedModel, tokens: int, pairs: float, actions: int) -> float:
+    """Floating-point operations of a step: twice as many backward as forward, and the logits once more.
+
+    `pairs` are of a token and one that it sees.
+    """
+    body, config = sum(p.numel() for p in model.model.layers.parameters()), model.config
     attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * pairs
-    return 6 * body * len(packed.tokens) + 8 * model.lm_head.weight.numel() * len(packed.targets) + attention
+    return 6 * body * tokens + 8 * model.lm_head.weight.numel() * actions + attention
+
+
+def needed(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[float, float]:
+    """Operations that a step needs on unique tokens, and those on flattened runs."""
+    packed = pack(trees)
+    runs = [leaf for tree in trees for leaf in tree.leaves]
+    lengths = [len(run.tokens) for run in runs]
+    actions = sum(len(step.action_tokens) for run in runs for step in run.steps)
+    return (
+        operations(model, len(packed.tokens), (packed.plan.positions + 1).sum().item(), len(packed.targets)),
+        operations(model, sum(lengths), sum(n * (n + 1) / 2 for n in lengths), actions),
+    )
 
 
 def measure(depth: int, ratio: float, trees: int, rounds: int, width: int, layers: int) -> dict[str, Any]:
@@ -194,10 +207,11 @@ def measure(depth: int, ratio: float, trees: int, rounds: int, width: int, layer
     losses = [steps[name]() for name in (OURS, SORTED, PADDED)]
     assert max(losses) - min(losses) < 1e-4, f"the sides disagree: {losses}"
     unique = sum(map(unique_tokens, batch))
-    needed = operations(batch, tiny_model(VOCAB, 1, 0, width=width, layers=layers))
+    ours, flattened = needed(tiny_model(VOCAB, 1, 0, width=width, layers=layers), batch)
     load = bench.foreign_load()
     return {
-        "floor": needed / bench.multiply_rate(torch.get_num_threads()),
+        "operations": flattened / ours,
+        "floor": ours / bench.multiply_rate(torch.get_num_threads()),
         "depth": depth,
         "ratio": sum(map(flat_tokens, batch)) / unique,
         "unique": unique,
@@ -211,9 +225,11 @@ def render(results: dict[int, list[dict[str, Any]]]) -> list[str]:
         "GRPO's step (clipped loss, gradient, AdamW) on 4 trees of 16 runs; token ratio is tokens of the flattened "
         "runs over unique ones. How many times as long as ours the other sides take: median over rounds and quartiles. "
         f"*{SORTED}*: rows of like length in a batch, logits of the actions only. *{PADDED}*: as they come, all "
-        "logits. *TRL*: GRPOTrainer's training step, a tree's runs at a time. *Of the ratio*: what of the token ratio "
-        f"becomes speed, beside *{SORTED}*. *Floor*: the time in which this machine multiplies matrices of as many "
-        "floating-point operations as the step needs for its unique tokens, as a share of ours.",
+        "logits. *TRL*: GRPOTrainer's training step, a tree's runs at a time. *Operations*: the ratio of the "
+        "floating-point operations that the flattened runs and the unique tokens need; it is lower, because shared "
+        "tokens are early ones, which attend to little. *Of tokens*, *of operations*: what of the two becomes speed, "
+        f"beside *{SORTED}*. *Floor*: the time in which this machine multiplies matrices of as many operations as the "
+        "step needs for its unique tokens, as a share of ours.",
         "",
     ]
     for threads, rows in results.items():
@@ -222,24 +238,14 @@ def render(results: dict[int, list[dict[str, Any]]]) -> list[str]:
         for row in rows:
             times = row["times"]
             cells.append([
-                str(row["depth"]), f"{row['ratio']:.2f}", f"{row['unique']:,}",
+                str(row["depth"]), f"{row['ratio']:.2f}", f"{row['operations']:.2f}", f"{row['unique']:,}",
                 f"{row['unique'] / statistics.median(times[OURS]):,.0f}",
                 *(bench.show(bench.ratio(times, side, OURS)) for side in (SORTED, PADDED, TRL)),
-                f"{bench.ratio(times, SORTED, OURS)[0] / row['ratio']:.2f}",
+                *(f"{bench.ratio(times, SORTED, OURS)[0] / row[of]:.2f}" for of in ("ratio", "operations")),
                 f"{row['floor'] / statistics.median(times[OURS]):.0%}", f"{row['load']:.1f}",
             ])  # fmt: skip
-        head = [
-            "steps",
-            "token ratio",
-            "unique tokens",
-            "ours, tokens/s",
-            SORTED,
-            PADDED,
-            TRL,
-            "of the ratio",
-            "floor",
-            "load",
-        ]
+        head = ["steps", "token ratio", "operations", "unique tokens", "ours, tokens/s", SORTED, PADDED, TRL]
+        head += ["of tokens", "of operations", "floor", "load"]
         lines += [*bench.table(head, cells), ""]
     return lines
 
