@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 from sandboxed import LONG, SHORT, come_down_to, processes
@@ -437,3 +438,12 @@ def test_workers_end_with_the_program_that_started_them():
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert come_down_to(0)
+
+
+def test_a_python_named_by_a_path_with_dots_is_found():
+    python = Path(sys.executable)
+    roundabout = python.parent / ".." / python.parent.name / python.name
+    code = "import asyncio\nfrom firstfault.tools import PythonTool\ntool = PythonTool()\nasync def main():\n"
+    code += "    print(await tool.run('6 * 7'))\n    await tool.close()\nasyncio.run(main())"
+    done = subprocess.run([roundabout, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "42\n", done.stderr

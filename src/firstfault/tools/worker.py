@@ -31,8 +31,10 @@ OPTIONS = ["-s", "-P", "-B", "-X", "utf8", "-W", "ignore"]
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "LD_BIND_NOW": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
+# Without "..": what a path leads through is not there in the sandbox.
+PYTHON = os.path.abspath(sys.executable)
 # What code can read: the system's libraries, this Python and its packages.
-VISIBLE = list(dict.fromkeys(["/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix]))
+VISIBLE = list(dict.fromkeys(map(os.path.abspath, ["/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix])))
 
 
 def bubblewrap() -> list[str]:
@@ -50,7 +52,7 @@ def bubblewrap() -> list[str]:
 def check_bubblewrap() -> None:
     """Raises UserError if code can't be put apart on this machine."""
     try:
-        command = [*bubblewrap(), sys.executable, "-I", "-S", "-c", ""]
+        command = [*bubblewrap(), PYTHON, "-I", "-S", "-c", ""]
         trial = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=30)
         reason = (trial.stderr.strip() or f"exit code {trial.returncode}") if trial.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -121,7 +123,7 @@ class Worker:
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_REQUEST * (MAX_CALLS + 1))
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [*(bubblewrap() if apart else []), sys.executable, *OPTIONS, str(SCRIPT), settings]
+        command = [*(bubblewrap() if apart else []), PYTHON, *OPTIONS, str(SCRIPT), settings]
         with theirs:
             try:
                 # in a session of its own: Ctrl-C is for this process, which then ends the worker
