@@ -115,6 +115,13 @@ def test_advantages_that_do_not_match_the_action_are_refused(make_tree, advantag
         pack([tree])
 
 
+def test_log_probabilities_that_do_not_match_the_action_are_refused(make_tree):
+    tree = make_tree("a chain")
+    tree.steps[0].logprobs = [-1.0]
+    with pytest.raises(ValueError, match="step 1 has 1 log-probabilities on 2 tokens"):
+        pack([tree])
+
+
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen3", "llama"])
 def test_log_probabilities_are_those_of_every_flattened_run(make_model, forest, architecture):
     trees = forest()

@@ -85,7 +85,11 @@ def unique_tokens(tree: Tree) -> int:
 
 
 def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
-    """Lay trees side by side in one row; they don't see each other."""
+    """Lay trees side by side in one row; they don't see each other.
+
+    Raises:
+        ValueError: if a step has log-probabilities, or a term advantages, for another number of tokens than its own.
+    """
     row = _Row()
     for tree in trees:
         _add(row, tree)
@@ -125,6 +129,8 @@ def _add(row: _Row, tree: Tree) -> None:
         action = range(len(row.targets), len(row.targets) + len(node.action_tokens))
         row.targets += node.action_tokens
         row.predicted_by += [before, *range(len(row.tokens), len(row.tokens) + len(action) - 1)][: len(action)]
+        if len(node.logprobs) != len(action):
+            raise ValueError(f"step {node.index} has {len(node.logprobs)} log-probabilities on {len(action)} tokens")
         row.old_logprobs += node.logprobs
         row.localized += [critical[node]] * len(action)
         row.tokens += node.action_tokens
