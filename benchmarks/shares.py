@@ -137,10 +137,13 @@ def main() -> None:
     cells += [
         [part, what, *(f"{of[part] / of['whole']:.0%}" for of in medians.values())] for part, what in PARTS.items()
     ]
+    largest = {method: max(PARTS, key=lambda part, of=of: of[part]) for method, of in medians.items()}
     lines = [
         "Medians over three iterations of 16 tasks x 16 rollouts on `arithmetic` (the demo), 2 threads.",
         "",
         *bench.table(["part", "", *medians], cells),
+        "",
+        f"The next bottleneck: {', '.join(f'{part} ({method})' for method, part in largest.items())}.",
         "",
     ]
     bench.publish("shares", "Where an iteration goes", lines, quick)

@@ -116,5 +116,7 @@ def machine(*packages: str) -> str:
 
 
 def commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=RESULTS)
-    return done.stdout.strip()
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=RESULTS.parent.parent).stdout.strip()
+
+    return git("describe", "--always") + "-dirty" * bool(git("status", "--porcelain", "src", "benchmarks"))
