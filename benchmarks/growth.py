@@ -17,7 +17,6 @@ from memory import grown
 from training import OURS, sides
 from trees import make_tree
 
-from firstfault.methods import GRPO
 from firstfault.training.pack import TreePlan, unique_tokens
 from firstfault.tree import Tree
 
@@ -60,7 +59,6 @@ def main() -> None:
             for leaves, depth, ratio in shapes[:3] if quick else shapes:
                 shape = {"seed": 0, "depth": depth, "ratio": ratio, "leaves": leaves}
                 tree = make_tree(**shape)
-                GRPO().credit([tree])
                 tokens, longest = unique_tokens(tree), max(len(leaf.tokens) for leaf in tree.leaves)
                 whole, rest = seconds(tree, 3)
                 memory = pool.submit(grown, [shape], OURS, VOCAB).result()

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 from concurrent.futures import ProcessPoolExecutor
 
 import side_by_side as bench
 from training import ONE, OURS, PADDED, SORTED, TRL, sides
 from trees import flat_tokens, make_tree
 
-from firstfault.methods import GRPO
 from firstfault.training.pack import unique_tokens
 
 RATIOS = (1, 2, 3, 4, 6)
@@ -28,12 +26,16 @@ VOCABULARIES = (384, 32_000)
 def grown(shapes: list[dict], side: str, vocab: int) -> float:
     """MB by which the first step on trees of these shapes makes this process grow."""
     batch = [make_tree(**shape) for shape in shapes]
-    GRPO().credit(batch)
     step = sides(batch, [side], vocab=vocab)[side]
-    with open("/proc/self/statm") as file:
-        before = int(file.read().split()[1]) * resource.getpagesize()
+    before = resident("VmRSS")
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20
+    return resident("VmHWM") - before
+
+
+def resident(kind: str) -> float:
+    """MB of this process in memory, now or at most. (`getrusage` would count what its parent had.)"""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"{kind}:")) / 1024
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ from trees import flat_tokens, make_tree
 
 from firstfault.config import LearnerConfig, OptimizerConfig
 from firstfault.losses import clipped_surrogate
-from firstfault.methods import GRPO
 from firstfault.training.learner import Learner
 from firstfault.training.pack import pack, unique_tokens
 from firstfault.training.tiny import tiny_model, tiny_tokenizer
@@ -202,7 +201,6 @@ def needed(model: PreTrainedModel, trees: Sequence[Tree]) -> tuple[float, float]
 
 def measure(depth: int, ratio: float, trees: int, rounds: int, width: int, layers: int) -> dict[str, Any]:
     batch = [make_tree(seed, depth=depth, ratio=ratio) for seed in range(trees)]
-    GRPO().credit(batch)
     steps = sides(batch, (OURS, SORTED, PADDED, TRL), width=width, layers=layers)
     losses = [steps[name]() for name in (OURS, SORTED, PADDED)]
     assert max(losses) - min(losses) < 1e-4, f"the sides disagree: {losses}"

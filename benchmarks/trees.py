@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from firstfault.credit import credit_run
 from firstfault.tree import Node, Task, Tree
 
 STEP = (16, 48)  # tokens of an action and the observation behind it, a half each
@@ -36,6 +37,8 @@ def make_tree(seed: int, *, depth: int, ratio: float, leaves: int = 16, vocab: i
                     parent, rollout=0, action_tokens=tokens(half), logprobs=[-6.0] * half,
                     observation_tokens=[] if step == depth - 1 else tokens(half), **(last if step == depth - 1 else {}),
                 ))  # fmt: skip
+    for number, leaf in enumerate(tree.leaves):  # as GRPO gives it, where half of the runs succeed
+        credit_run(leaf, 1.0 if number % 2 == 0 else -1.0, aggregation="sequence", clip_low=0.2, clip_high=0.2)
     return tree
 
 
