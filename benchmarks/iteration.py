@@ -177,7 +177,7 @@ def main() -> None:
             cells.append([side, f"{statistics.median(map(total, measured)):.1f}", *(f"{v:.2f}" for v in values),
                           f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"])  # fmt: skip
         head = ["", "seconds", *COLUMNS, "times ours (least to most)"]
-        lines += [f"{threads} thread{'s' * (threads > 1)}:", "", *bench.table(head, cells), ""]
+        lines += [f"{bench.threads_of(threads)}:", "", *bench.table(head, cells), ""]
         print("\n".join(lines[-5:]), flush=True)
     bench.publish("iteration", "A whole iteration", lines, parsed.quick, "trl")
 

@@ -354,11 +354,7 @@ def aims(times: dict[tuple[str, int], bench.Times], computed_again: int) -> list
         rows.append(row)
     met = "missed" if computed_again else "met"
     rows.append(["0 prefix tokens computed again", *[f"{computed_again}, {met}"] * len(threads)])
-    return ["## Aims", "", *bench.table(["", *map(threads_of, threads)], rows), ""]
-
-
-def threads_of(number: int) -> str:
-    return f"{number} thread{'s' * (number > 1)}"
+    return ["## Aims", "", *bench.table(["", *map(bench.threads_of, threads)], rows), ""]
 
 
 def intro(tasks: int, vllm: str) -> list[str]:
@@ -416,7 +412,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             able = {name: side for name, side in sides.items() if name != TRL or not work.probes}
             times[work.name, threads], part = measure(work, able, threads, rounds)
-            part = [f"## {work.name}, {threads_of(threads)}", "", *part]
+            part = [f"## {work.name}, {bench.threads_of(threads)}", "", *part]
             print("\n".join(part), flush=True)
             lines += part
             computed_again += ours.engine.counts["recomputed_tokens"]

@@ -21,6 +21,8 @@ from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
+import side_by_side as bench
+
 from firstfault.tools import PythonTool
 from firstfault.tools.worker import ENVIRONMENT, bubblewrap
 
@@ -171,6 +173,7 @@ def main() -> None:
     print(page)
     if not quick:
         PAGE.write_text(page)
+        bench.assemble()
 
 
 if __name__ == "__main__":

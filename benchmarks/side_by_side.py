@@ -54,6 +54,10 @@ def show(value: tuple[float, float, float]) -> str:
     return f"{value[0]:.2f} ({value[1]:.2f} to {value[2]:.2f})"
 
 
+def threads_of(number: int) -> str:
+    return f"{number} thread{'s' * (number > 1)}"
+
+
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
@@ -72,20 +76,12 @@ def foreign_load() -> float:
     return max(0.0, after - before) / (end - start)
 
 
-def multiply_rate(threads: int, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
+def multiply_rate(threads: int, size: int = 1024) -> float:
     """Floating-point operations a second of a matrix product on this machine, at best."""
     torch.set_num_threads(threads)
-    a = torch.randn(size, size, dtype=dtype)
+    a = torch.randn(size, size)
     seconds = min(take_turns({"": lambda: a @ a}, 20)[""])
     return 2 * size**3 / seconds
-
-
-def copy_rate(threads: int, megabytes: int = 256) -> float:
-    """Bytes a second that are read and written again, at best."""
-    torch.set_num_threads(threads)
-    a = torch.ones(megabytes << 18)
-    b = torch.empty_like(a)
-    return 2 * a.nbytes / min(take_turns({"": lambda: b.copy_(a)}, 10)[""])
 
 
 def publish(name: str, title: str, lines: list[str], quick: bool, *packages: str) -> None:

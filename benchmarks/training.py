@@ -231,7 +231,7 @@ def render(results: dict[int, list[dict[str, Any]]]) -> list[str]:
         "",
     ]
     for threads, rows in results.items():
-        lines += [f"{threads} thread{'s' * (threads > 1)}:", ""]
+        lines += [f"{bench.threads_of(threads)}:", ""]
         cells = []
         for row in rows:
             times = row["times"]
