@@ -24,7 +24,7 @@ from pathlib import Path
 import side_by_side as bench
 
 from firstfault.tools import PythonTool
-from firstfault.tools.worker import ENVIRONMENT, bubblewrap
+from firstfault.tools.worker import ENVIRONMENT, PYTHON, bubblewrap
 
 try:
     from jupyter_client.manager import start_new_kernel
@@ -59,7 +59,7 @@ async def measure(preload: list[str], rounds: int) -> Times:
     times: Times = defaultdict(list)
     imports = f"import {', '.join(preload)}" if preload else ""
     program = f"{imports}\nx = 0\nx += 1; print(x)"
-    python = [sys.executable, "-I", "-c", program]
+    python = [PYTHON, "-I", "-c", program]
     manager, kernel = start_new_kernel()
     kernel.execute_interactive(f"{imports}\nx = 0", output_hook=lambda _: None)
     tool = PythonTool(preload=preload, workers=1)
