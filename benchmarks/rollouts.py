@@ -32,7 +32,7 @@ import torch
 from transformers import GenerationConfig
 
 from firstfault.agent.rollouts import Rollouts
-from firstfault.engines.base import Sampling
+from firstfault.engines.base import Hold, Sampling
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.tools.base import Session
 from firstfault.training.tiny import tiny_model, tiny_tokenizer
@@ -122,15 +122,11 @@ class ScriptedAgent:
         self.engine = engine
         self.session = Session([])
 
-    async def step(self, tree: Tree, node: Node, session: Session, rollout: int) -> Node:
+    async def step(self, tree: Tree, node: Node, session: Session, rollout: int, hold: Hold) -> Node:
         number = node.depth + 1
         length, observation = turn(*tree.key, rollout, number)
         key = (*tree.key, rollout, number)
-        self.engine.turnstile.leave()
-        try:
-            done = await self.engine.generate(node.tokens, Sampling(max_new_tokens=length), key)
-        finally:
-            self.engine.turnstile.enter()
+        done = await self.engine.generate(node.tokens, Sampling(max_new_tokens=length), key, hold)
         step = tree.add(node, rollout=rollout, action_tokens=done.tokens, logprobs=done.logprobs,
                         entropies=done.entropies)  # fmt: skip
         if number == TURNS:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from firstfault.engines.base import Completion, Sampling, Turnstile
+from firstfault.engines.base import Completion, Hold, Sampling, Turnstile
 
 Key = tuple[int, ...]
 
@@ -25,6 +25,7 @@ class _Request:
     tokens: list[int]
     sampling: Sampling
     to_say: list[int]
+    due: int
     future: asyncio.Future[Completion]
     completion: Completion = field(default_factory=Completion)
 
@@ -43,9 +44,10 @@ class Scripted:
         script: Callable[[Key], str],
         *,
         deterministic: bool = True,
+        overlap: int = 0,
         watch: Callable[[], None] = lambda: None,
     ):
-        self.turnstile = Turnstile(deterministic)
+        self.turnstile = Turnstile(deterministic, overlap)
         self.passes: list[list[Key]] = []
         self.joined: list[list[Key]] = []
         self.asked: dict[Key, list[int]] = {}
@@ -60,17 +62,18 @@ class Scripted:
     def load(self, weights: dict[str, Any]) -> None:
         assert not self._waiting and not self._active
 
-    async def generate(self, tokens: list[int], sampling: Sampling, key: Key) -> Completion:
+    async def generate(self, tokens: list[int], sampling: Sampling, key: Key, hold: Hold) -> Completion:
         assert tokens and sampling.max_new_tokens >= 1
         assert key not in self.asked, "the same randomness was asked for twice"
         self.asked[key] = list(tokens)
         self._check_history(tokens, key)
         to_say = [*self._tokenizer.encode(self._script(key), add_special_tokens=False), self._tokenizer.eos_token_id]
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(key, tokens, sampling, to_say, future))
+        self._waiting.append(_Request(key, tokens, sampling, to_say, hold.due, future))
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
-        return await future
+        with hold.asking():
+            return await future
 
     def _check_history(self, tokens: list[int], key: Key) -> None:
         """The tokens of a step begin with all that was asked and written on the way to it."""
@@ -90,6 +93,7 @@ class Scripted:
                 await self.turnstile.quiet()
                 self._watch()
                 self._pass()
+                self.turnstile.passes += 1
         except Exception as error:  # whoever waits must hear of it
             for request in self._waiting + self._active:
                 if not request.future.done():
@@ -97,10 +101,14 @@ class Scripted:
             self._waiting, self._active = [], []
 
     def _pass(self) -> None:
-        if self._waiting:
-            self._waiting.sort(key=lambda request: request.key)
-            self.joined.append([request.key for request in self._waiting])
-            self._active, self._waiting = self._active + self._waiting, []
+        joining = [request for request in self._waiting if self.turnstile.admits(request.due)]
+        if joining:
+            joining.sort(key=lambda request: request.key)
+            self.joined.append([request.key for request in joining])
+            self._active += joining
+            self._waiting = [request for request in self._waiting if not self.turnstile.admits(request.due)]
+        if not self._active:
+            return
         self.passes.append([request.key for request in self._active])
         logprob = -(1 + zlib.crc32(repr(self.passes[-1]).encode()) % 1000) / 1000
         for request in self._active:

@@ -71,7 +71,7 @@ def make_agent(make_tokenizer):
     tokenizer = make_tokenizer("qwen", "qwen2_5")
 
     def make(script: Callable[[Key], str] | dict[tuple[int, int], str], tools: list[Tool] = (), **options) -> Agent:
-        engine_options = {name: options.pop(name) for name in ("deterministic", "watch") if name in options}
+        engine_options = {name: options.pop(name) for name in ("deterministic", "overlap", "watch") if name in options}
         session_options = {name: options.pop(name) for name in ("timeout", "max_output") if name in options}
         says = script if callable(script) else lambda key: script[key[-2:]]
         session = Session(tools, **session_options)
@@ -401,6 +401,19 @@ def test_who_has_ended_a_turn_asks_again_before_the_engines_next_step(make_agent
     assert len(alone) == long - short - len(agent.chat.action(NOTE))
 
 
+def test_with_overlap_the_engine_goes_on_so_many_steps_and_then_waits(make_agent):
+    """Rollout 0's tool ends when the engine has taken its steps; rollout 1 writes all the while."""
+    overlap = 4
+    agent = make_agent(
+        lambda key: NOTE if key == (0, 0) else f"{NOTE} {'and so on ' * 20}" if key == (1, 0) else "42",
+        [Notes(Log(), delay=lambda: 0.02)], overlap=overlap,
+    )  # fmt: skip
+    sampled(agent, n=2)
+    short, answer = (len(agent.chat.action(text)) for text in (NOTE, "42"))
+    of_first = [number for number, keys in enumerate(agent.engine.passes) if (0, 1) in keys or (0, 0) in keys]
+    assert of_first == [*range(short), *range(short + overlap, short + overlap + answer)]
+
+
 def test_without_determinism_the_engine_does_not_wait_for_tools(make_agent):
     """Rollout 0's tool answers only after rollout 1 has ended: with the turnstile closed, that would be never."""
     log, over = Log(), asyncio.Event()
@@ -425,7 +438,7 @@ def test_without_determinism_the_engine_does_not_wait_for_tools(make_agent):
     assert 1 in seen
 
 
-def explored(make_agent, seed: int, tasks: int = 3) -> tuple[list[str], list[list[Key]]]:
+def explored(make_agent, seed: int, overlap: int, tasks: int = 3) -> tuple[list[str], list[list[Key]]]:
     """The trees of ELPO on tasks side by side, and who joined the engine with whom; tools take their random time."""
     draw = random.Random(seed)
 
@@ -435,7 +448,7 @@ def explored(make_agent, seed: int, tasks: int = 3) -> tuple[list[str], list[lis
 
     log = Log()
     tools = [Notes(log, delay=lambda: draw.choice([0, 0, 0.001, 0.003]))]
-    agent = make_agent(script, tools, max_steps=6, watch=lambda: assert_idle(log))
+    agent = make_agent(script, tools, max_steps=6, overlap=overlap, watch=lambda: overlap or assert_idle(log))
     trees = run(grow(ELPO(rollouts=10), agent, [TASK] * tasks, key=(0, 1)))
     assert all(len(tree.leaves) == 10 for tree in trees)
     return [timeless(tree) for tree in trees], agent.engine.joined
@@ -445,10 +458,11 @@ def assert_idle(log: Log) -> None:
     assert log.busy == 0
 
 
-def test_trees_do_not_depend_on_how_long_tools_take(make_agent):
-    trees, joined = explored(make_agent, seed=0)
+@pytest.mark.parametrize("overlap", [0, 1, 5])
+def test_trees_do_not_depend_on_how_long_tools_take(make_agent, overlap):
+    trees, joined = explored(make_agent, 0, overlap)
     for seed in (1, 2):
-        assert explored(make_agent, seed) == (trees, joined)
+        assert explored(make_agent, seed, overlap) == (trees, joined)
 
 
 def test_an_agent_can_serve_one_event_loop_after_another(make_agent):

@@ -387,12 +387,12 @@ def test_the_engine_waits_for_those_who_may_still_ask(make_model):
     engine = TransformersEngine(make_model(), None)
 
     async def main():
-        engine.turnstile.enter()
+        hold = engine.turnstile.hold()
         task = asyncio.create_task(engine.generate(PROMPTS[0], SAMPLING, (1,)))
         for _ in range(10):
             await asyncio.sleep(0)
         assert not engine.counts
-        engine.turnstile.leave()
+        hold.close()
         return await task
 
     first = asyncio.run(main())
@@ -400,39 +400,38 @@ def test_the_engine_waits_for_those_who_may_still_ask(make_model):
     assert asyncio.run(main()).tokens == first.tokens  # in another event loop
 
 
-def test_batches_do_not_follow_the_clock(make_model):
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_batches_do_not_follow_the_clock(make_model, overlap):
     """Runs whose tools take different times: bitwise equal, since the engine waits for whoever may still ask."""
 
     def run(delays):
-        engine = TransformersEngine(make_model(), None)
+        engine = TransformersEngine(make_model(), None, overlap=overlap)
 
-        async def agent(number):
+        async def agent(number, hold):
             tokens, said = PROMPTS[number], []
             for step in range(3):
-                engine.turnstile.leave()
-                said.append(await engine.generate(tokens, SAMPLING, (number, step)))
-                engine.turnstile.enter()
-                for _ in range(delays[number] * step):  # a tool
-                    await asyncio.sleep(0)
+                said.append(
+                    await engine.generate(tokens, replace(SAMPLING, max_new_tokens=3 + number), (number, step), hold)
+                )
+                await asyncio.sleep(delays[number] * step)  # a tool
                 tokens = tokens + said[-1].tokens + [step]
-            engine.turnstile.leave()
+            hold.close()
             return said
 
         async def main():
-            for _ in PROMPTS:
-                engine.turnstile.enter()
-            return await asyncio.gather(*map(agent, range(len(PROMPTS))))
+            holds = [engine.turnstile.hold() for _ in PROMPTS]
+            return await asyncio.gather(*map(agent, range(len(PROMPTS)), holds))
 
         return asyncio.run(asyncio.wait_for(main(), timeout=60)), engine.counts
 
     said, counts = run([0] * 5)
-    assert run([7, 0, 30, 2, 11]) == (said, counts)
-    assert counts["rows"] > 4 * counts["passes"]
+    assert run([0.007, 0, 0.03, 0.002, 0.011]) == (said, counts)
+    assert counts["rows"] > 2 * counts["passes"]
 
 
 def test_an_engine_that_is_not_deterministic_goes_on_without_them(make_model):
     engine = TransformersEngine(make_model(), None, deterministic=False)
-    engine.turnstile.enter()
+    engine.turnstile.hold()
     assert len(generate(engine, (PROMPTS[0], SAMPLING, (1,)))[0].tokens) == 8
 
 

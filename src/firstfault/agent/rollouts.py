@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from firstfault.agent.chat import Chat, ParsedCall
-from firstfault.engines.base import Engine, Sampling
+from firstfault.engines.base import Engine, Hold, Sampling
 from firstfault.errors import UserError
 from firstfault.tools.base import ReplayError, Session
 from firstfault.tree import Call, Node, Task, Tree
@@ -42,17 +41,13 @@ class Agent:
     max_steps: int = 16
     max_context: int = 4096
 
-    async def step(self, tree: Tree, node: Node, session: Session, rollout: int) -> Node:
+    async def step(self, tree: Tree, node: Node, session: Session, rollout: int, hold: Hold) -> Node:
         """Let the agent act once after `node`, run the calls it makes, and add what came of it to the tree."""
         seen = node.tokens
         room = self.max_context - len(seen)
         limit = min(room, self.sampling.max_new_tokens)
         key = (*tree.key, rollout, node.depth)
-        self.engine.turnstile.leave()
-        try:
-            done = await self.engine.generate(seen, replace(self.sampling, max_new_tokens=limit), key)
-        finally:
-            self.engine.turnstile.enter()
+        done = await self.engine.generate(seen, replace(self.sampling, max_new_tokens=limit), key, hold)
         message = self.chat.parse(done.tokens)
         step = tree.add(node, rollout=rollout, action_tokens=done.tokens, logprobs=done.logprobs,
                         entropies=done.entropies, text=message.text)  # fmt: skip
@@ -88,7 +83,7 @@ class Rollouts:
     """The budget of one task: grows its tree by completions, each of which counts, whole or from the middle.
 
     Use as `async with`: tool sessions of all nodes are kept until the exit, so that a run can branch at any step.
-    While it is open, it holds the engine's turnstile unless every rollout under way waits for the engine.
+    While it is open, the engine waits for it, or else for each rollout under way (see `Turnstile`).
     """
 
     def __init__(self, agent: Agent, tree: Tree, budget: int):
@@ -96,7 +91,6 @@ class Rollouts:
         self.tree = tree
         self.budget = budget
         self.spent = 0
-        self._running = 0
         self._sessions: dict[Node, Session] = {}
 
     @property
@@ -120,39 +114,30 @@ class Rollouts:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
         first, self.spent = self.spent, self.spent + n
         sessions = [self._sessions[node].fork() for _ in range(n)]
+        holds = [self._hold.fork() for _ in range(n)]
+        rollouts = zip(range(first, first + n), sessions, holds, strict=True)
         try:
-            ends = await _all([self._complete(node, first + i, session) for i, session in enumerate(sessions)])
+            ends = await _all([self._complete(node, *rollout) for rollout in rollouts])
             return [leaf for leaf in ends if leaf is not None]
         finally:
+            for hold in holds:
+                hold.close()
             await asyncio.gather(*(session.close() for session in sessions))
 
-    async def _complete(self, node: Node, rollout: int, session: Session) -> Node | None:
-        with self._hold():
-            try:
-                await session.ready()
-                while not node.is_leaf:
-                    node = await self.agent.step(self.tree, node, session, rollout)
-                    if not node.is_leaf:
-                        self._sessions[node] = session.fork()
-            except ReplayError as error:
-                self.tree.discard(rollout)
-                logger.warning("task %s: a rollout was discarded: %s", self.tree.task.id, error)
-                return None
-        return node
-
-    @contextmanager
-    def _hold(self) -> Iterator[None]:
-        """Hold the turnstile for one rollout; the first one under way takes over the hold of whoever asked for it."""
-        turnstile = self.agent.engine.turnstile
-        self._running += 1
-        if self._running > 1:
-            turnstile.enter()
+    async def _complete(self, node: Node, rollout: int, session: Session, hold: Hold) -> Node | None:
         try:
-            yield
+            await session.ready()
+            while not node.is_leaf:
+                node = await self.agent.step(self.tree, node, session, rollout, hold)
+                if not node.is_leaf:
+                    self._sessions[node] = session.fork()
+            return node
+        except ReplayError as error:
+            self.tree.discard(rollout)
+            logger.warning("task %s: a rollout was discarded: %s", self.tree.task.id, error)
+            return None
         finally:
-            self._running -= 1
-            if self._running:
-                turnstile.leave()
+            hold.close()
 
     async def __aenter__(self) -> Rollouts:
         prompt, limit = len(self.tree.root.tokens), self.agent.max_context
@@ -162,11 +147,11 @@ class Rollouts:
                 f"leaves no room in agent.max_context = {limit}; make that larger."
             )
         self._sessions[self.tree.root] = self.agent.session.fork()
-        self.agent.engine.turnstile.enter()
+        self._hold = self.agent.engine.turnstile.hold()
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.agent.engine.turnstile.leave()
+        self._hold.close()
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,17 +21,20 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from firstfault.attention import autocast, hidden_states, logits, use_planned_attention
-from firstfault.engines.base import Completion, Sampling, Turnstile
+from firstfault.engines.base import Completion, Hold, Sampling, Turnstile
 from firstfault.engines.prefix import PrefixCache
+
+Drawn = tuple[list[int], list[float], list[float]]  # tokens, their log-probabilities, entropies
 
 
 class _Request:
     """One completion on its way. The keys and values of its first `cached` tokens stand in its slot."""
 
-    def __init__(self, prompt: list[int], sampling: Sampling, key: tuple[int, ...]):
+    def __init__(self, prompt: list[int], sampling: Sampling, key: tuple[int, ...], due: int):
         self.tokens = list(prompt)
         self.sampling = sampling
         self.key = key
+        self.due = due
         self.cached = 0
         self.room = len(prompt) + sampling.max_new_tokens
         self.noise = np.random.default_rng(key).random(sampling.max_new_tokens)
@@ -46,7 +51,7 @@ class TransformersEngine:
         max_batch: most completions decoded together.
         max_prefill: most prompt tokens that join in one pass (a longer prompt joins alone).
         cache_gb: bound of the store of prefixes; the decode batch itself comes on top.
-        deterministic: see `Turnstile`.
+        deterministic, overlap: see `Turnstile`.
 
     `counts` adds up `passes`, `rows` (completions decoded in them), `generated_tokens`, `computed_tokens` (all that
     went through the model) and `recomputed_tokens` (those whose keys and values had been computed before and evicted).
@@ -61,12 +66,13 @@ class TransformersEngine:
         max_prefill: int = 8192,
         cache_gb: float = 2.0,
         deterministic: bool = True,
+        overlap: int = 0,
     ):
         self.model = use_planned_attention(model)
         self.tokenizer = tokenizer
         self.max_batch = max_batch
         self.max_prefill = max_prefill
-        self.turnstile = Turnstile(deterministic)
+        self.turnstile = Turnstile(deterministic, overlap)
         self.counts: Counter[str] = Counter()
         self._cache = PrefixCache(int(cache_gb * 2**30))
         self._slots = Slots(model)
@@ -76,6 +82,7 @@ class TransformersEngine:
         )  # a model may know more ends than its template
         self._waiting: list[_Request] = []
         self._active: list[_Request] = []  # the request at position i owns slot i
+        self._thread = ThreadPoolExecutor(1, "engine")
         self._loop: asyncio.Task[None] | None = None
 
     def load(self, weights: dict[str, Any]) -> None:
@@ -85,25 +92,31 @@ class TransformersEngine:
             self.model.load_state_dict(weights)
         self._cache.clear()
 
-    async def generate(self, tokens: list[int], sampling: Sampling, key: tuple[int, ...]) -> Completion:
+    async def generate(
+        self, tokens: list[int], sampling: Sampling, key: tuple[int, ...], hold: Hold | None = None
+    ) -> Completion:
         if not tokens or sampling.max_new_tokens < 1:
             raise ValueError(
                 f"asked for {sampling.max_new_tokens} tokens after {len(tokens)}; both have to be at least one"
             )
-        request = _Request(tokens, sampling, key)
+        request = _Request(tokens, sampling, key, hold.due if hold else self.turnstile.passes)
         self._waiting.append(request)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._decode())
-        return await request.future
+        with hold.asking() if hold else nullcontext():
+            return await request.future
 
     async def _decode(self) -> None:
         try:
             while self._waiting or self._active:
                 await self.turnstile.quiet()
-                with torch.inference_mode(), autocast(self.model):
-                    self._admit()
-                    self._advance()
+                self._admit()
+                if self._active:  # in a thread of its own: tools go on meanwhile
+                    hidden, drawn = await asyncio.get_running_loop().run_in_executor(self._thread, self._compute)
+                    self._advance(hidden, drawn)
+                self.turnstile.passes += 1
         except BaseException as error:  # whoever waits must hear of it
+            self._thread.submit(int).result()  # a pass may still be under way
             for request in self._active + self._waiting:
                 if not request.future.done():
                     request.future.set_exception(error)
@@ -112,11 +125,13 @@ class TransformersEngine:
             if not isinstance(error, Exception):
                 raise
 
+    @torch.inference_mode()
     def _admit(self) -> None:
         """Give slots to those that wait, in the order of their keys, and fork what is known of their prompts."""
-        self._waiting.sort(key=lambda request: request.key)
-        later, known, prefill = [], [], 0
-        for request in self._waiting:
+        due = [request for request in self._waiting if self.turnstile.admits(request.due)]
+        later = [request for request in self._waiting if not self.turnstile.admits(request.due)]
+        known, prefill = [], 0
+        for request in sorted(due, key=lambda request: request.key):
             segments, computing = self._cache.match(request.tokens)
             missing = len(request.tokens) - sum(len(s.tokens) for s in segments)
             full = len(self._active) >= self.max_batch or (prefill and prefill + missing > self.max_prefill)
@@ -137,33 +152,39 @@ class TransformersEngine:
                 known.append((request, segments[-1].hidden))
         self._waiting = later
         if known:
-            self._extend([request for request, _ in known], torch.stack([hidden for _, hidden in known]))
+            requests = [request for request, _ in known]
+            with autocast(self.model):
+                self._extend(requests, self._draw(requests, torch.stack([hidden for _, hidden in known])))
 
-    def _advance(self) -> None:
-        """One pass of the model over all that is new, and one more token for every request."""
-        if not self._active:
-            return
-        requests = list(self._active)
-        new = [r.tokens[r.cached :] for r in requests]
-        plan = DecodePlan(self._slots, [r.cached for r in requests], [len(tokens) for tokens in new])
+    @torch.inference_mode()
+    def _compute(self) -> tuple[Tensor, Drawn]:
+        """One pass of the model over all that is new: the last hidden state and one more token for every request."""
+        new = [r.tokens[r.cached :] for r in self._active]
+        plan = DecodePlan(self._slots, [r.cached for r in self._active], [len(tokens) for tokens in new])
         tokens = torch.tensor([t for row in new for t in row], device=self.model.device)
-        hidden = hidden_states(self.model, tokens, plan.positions, plan)[plan.last]
-        self.counts["passes"] += 1
-        self.counts["rows"] += len(requests)
         self.counts["computed_tokens"] += len(tokens)
-        for slot, request in enumerate(requests):
+        with autocast(self.model):
+            hidden = hidden_states(self.model, tokens, plan.positions, plan)[plan.last]
+            return hidden, self._draw(self._active, hidden)
+
+    @torch.inference_mode()
+    def _advance(self, hidden: Tensor, drawn: Drawn) -> None:
+        """Take over what a pass has computed."""
+        self.counts["passes"] += 1
+        self.counts["rows"] += len(self._active)
+        for slot, request in enumerate(self._active):
             request.cached = len(request.tokens)
             if not request.completion.tokens:  # the prompt has just been computed: others may start from it
                 self._cache.store(request.tokens, self._slots.read(slot)).hidden = hidden[slot].clone()
-        self._extend(requests, hidden)
+        self._extend(list(self._active), drawn)
 
-    def _extend(self, requests: list[_Request], hidden: Tensor) -> None:
-        """Draw the next token of each request from its last hidden state, and let the finished ones leave."""
-        drawn = sample(
-            logits(self.model, hidden).float(),
-            [r.sampling for r in requests],
-            [r.noise[len(r.completion.tokens)] for r in requests],
-        )
+    def _draw(self, requests: list[_Request], hidden: Tensor) -> Drawn:
+        """The next token of each request, from its last hidden state."""
+        noise = [r.noise[len(r.completion.tokens)] for r in requests]
+        return sample(logits(self.model, hidden).float(), [r.sampling for r in requests], noise)
+
+    def _extend(self, requests: list[_Request], drawn: Drawn) -> None:
+        """Give each request its next token, and let the finished ones leave."""
         self.counts["generated_tokens"] += len(requests)
         for request, token, logprob, entropy in zip(requests, *drawn, strict=True):
             request.tokens.append(token)
@@ -214,7 +235,7 @@ class Slots:
             return
         slots = max(old.shape[2], 1 << (slots - 1).bit_length())
         length = max(old.shape[3], -(-length // 64) * 64)
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else self._model.dtype
+        dtype = torch.bfloat16 if self._model.device.type == "cuda" else self._model.dtype  # as `autocast` computes
         self.kv = torch.zeros(*old.shape[:2], slots, length, *self._shape, dtype=dtype, device=self._model.device)
         self.kv[:, :, : old.shape[2], : old.shape[3]] = old
 
@@ -280,7 +301,7 @@ class DecodePlan:
         return out
 
 
-def sample(logits: Tensor, samplings: list[Sampling], noise: list[float]) -> tuple[list[int], list[float], list[float]]:
+def sample(logits: Tensor, samplings: list[Sampling], noise: list[float]) -> Drawn:
     """Draw one token a row by inverting the cumulative distribution at `noise` in [0, 1).
 
     Args:
