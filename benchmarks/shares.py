@@ -34,7 +34,7 @@ PARTS = {  # in the order of an iteration
     "decode": "all other passes of the model",
     "draw": "logits, sampling, entropies",
     "prefixes": "finding, copying and keeping keys and values",
-    "tools": "waiting for tools and for whoever reads their outputs, and that reading itself",
+    "tools": "waiting for tools and for whoever reads their outputs, beyond what runs while the engine computes",
     "credit": "what the method writes on the trees",
     "pack": "trees to rows",
     "forward": "of training, with log-probabilities and entropies",
@@ -45,10 +45,11 @@ PARTS = {  # in the order of an iteration
 
 
 class Shares:
-    """Seconds by part. Parts that stand inside others count for themselves alone."""
+    """Seconds by part. Parts that stand inside others count for themselves alone. And how full each pass was."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.passes: list[tuple[int, float]] = []  # completions, seconds
         self._inside: list[float] = []
 
     def wrap(self, owner: Any, name: str, part: str | Callable[..., str]) -> None:
@@ -67,6 +68,24 @@ class Shares:
                     self._inside[-1] += took
 
         setattr(owner, name, timed)
+
+    def watch_passes(self) -> None:
+        compute = engine.TransformersEngine._compute
+
+        def timed(self_: engine.TransformersEngine) -> Any:
+            start = time.perf_counter()
+            result = compute(self_)
+            self.passes.append((len(self_._active), time.perf_counter() - start))
+            return result
+
+        engine.TransformersEngine._compute = timed
+
+    def occupancy(self) -> tuple[float, float]:
+        """Completions in a pass, on average; and the share of time in passes a quarter as full as the fullest."""
+        most = max(rows for rows, _ in self.passes)
+        thin = sum(seconds for rows, seconds in self.passes if rows <= most / 4)
+        mean = sum(rows for rows, _ in self.passes) / len(self.passes)
+        return mean, thin / sum(seconds for _, seconds in self.passes)
 
     def wrap_waiting(self, owner: Any, name: str, part: str) -> None:
         function = getattr(owner, name)
@@ -90,6 +109,7 @@ def instrument() -> Shares:
         shares.wrap(PrefixCache, name, "prefixes")
     for name in ("write", "move", "reserve"):
         shares.wrap(engine.Slots, name, "prefixes")
+    shares.watch_passes()
     shares.wrap_waiting(Turnstile, "quiet", "tools")
     shares.wrap(learner, "pack", "pack")
     shares.wrap(learner.Learner, "logprobs", "forward")
@@ -110,10 +130,12 @@ def run(method: str, batch: int, shares: Shares) -> list[dict[str, float]]:
     class Watched(Trainer):
         async def _iterate(self) -> dict[str, float]:
             shares.seconds.clear()
+            shares.passes.clear()
             row = await super()._iterate()
             whole = row["seconds_explore"] + row["seconds_update"]
             parts = {part: shares.seconds[part] for part in PARTS if part != "rest"}
-            measured.append({"whole": whole, **parts, "rest": whole - sum(parts.values())})
+            full, thin = shares.occupancy()
+            measured.append({"whole": whole, **parts, "rest": whole - sum(parts.values()), "full": full, "thin": thin})
             return row
 
     with tempfile.TemporaryDirectory() as folder:
@@ -130,13 +152,18 @@ def main() -> None:
     shares = instrument()
     rows = {method: run(method, 8 if quick else 16, shares) for method in ("grpo", "elpo")}
     medians = {
-        method: {part: statistics.median(row[part] for row in measured) for part in ("whole", *PARTS)}
+        method: {part: statistics.median(row[part] for row in measured) for part in measured[0]}
         for method, measured in rows.items()
     }
     cells = [["whole", "seconds", *(f"{of['whole']:.1f}" for of in medians.values())]]
     cells += [
         [part, what, *(f"{of[part] / of['whole']:.0%}" for of in medians.values())] for part, what in PARTS.items()
     ]
+    cells += [
+        ["completions a pass", "on average", *(f"{of['full']:.0f}" for of in medians.values())],
+        ["stragglers", "share of the time of passes in those at most a quarter as full as the fullest",
+         *(f"{of['thin']:.0%}" for of in medians.values())],
+    ]  # fmt: skip
     largest = {method: max(PARTS, key=lambda part, of=of: of[part]) for method, of in medians.items()}
     lines = [
         "Medians over three iterations of 16 tasks x 16 rollouts on `arithmetic` (the demo), 2 threads.",

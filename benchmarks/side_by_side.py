@@ -84,6 +84,14 @@ def multiply_rate(threads: int, size: int = 1024) -> float:
     return 2 * size**3 / seconds
 
 
+def copy_rate(threads: int, size: int = 1 << 28) -> float:
+    """Bytes a second that this machine reads and writes, copying what no cache holds, at best."""
+    torch.set_num_threads(threads)
+    a, b = torch.ones(2, size // 4)
+    seconds = min(take_turns({"": lambda: b.copy_(a)}, 5)[""])
+    return 2 * size / seconds
+
+
 def publish(name: str, title: str, lines: list[str], quick: bool, *packages: str) -> None:
     """Print a page; of a full run, write it to docs/results and put all pages together as docs/benchmarks.md."""
     foot = f"`python benchmarks/{name}.py` at {commit()} on {machine(*packages)}"

@@ -1,12 +1,13 @@
 """vLLM on the CPU behind a pipe, for rollouts.py: runs in a Python environment of its own.
 
-Says its version, then reads pickled batches (prompts, lengths) and answers each with (tokens written, number of tokens
-computed); None empties the prefix cache.
+Says its version and that of its transformers, then reads pickled batches (prompts, lengths) and answers each with
+(tokens written, number of tokens computed); None empties the prefix cache.
 """
 
 import os
 import pickle
 import sys
+from importlib.metadata import version
 
 answers = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)  # vLLM logs to the standard output
@@ -18,7 +19,7 @@ def main(model: str) -> None:
     llm = LLM(
         model, dtype="float32", skip_tokenizer_init=True, enable_prefix_caching=True, block_size=32, max_model_len=1024
     )
-    answer = __version__
+    answer = f"{__version__} with transformers {version('transformers')}"
     while True:
         pickle.dump(answer, answers)
         answers.flush()
