@@ -47,6 +47,25 @@ def clipped_surrogate(batch: TermBatch) -> Tensor:
     return -(batch.weights * gains).sum() / batch.total_weight
 
 
+def clipped_with_gradient(batch: TermBatch) -> Tensor:
+    """As `clipped_surrogate`, but a good token whose ratio is clipped keeps the gradient (1 + ε_high) A ∇ln π (AEPO).
+
+    >>> logprobs = torch.tensor([0.5], requires_grad=True)  # the ratio is 1.65
+    >>> one = torch.ones(1)
+    >>> loss = clipped_with_gradient(TermBatch(logprobs, 0 * one, 2 * one, one, 0.2 * one, 0.2 * one, 1.0))
+    >>> loss.backward()
+    >>> round(loss.item(), 4), round(logprobs.grad.item(), 4)
+    (-2.4, -2.4)
+    """
+    ratios = batch.ratios
+    kept = (1 + batch.clip_high) * ratios / ratios.detach()
+    over = (batch.advantages > 0) & (ratios > 1 + batch.clip_high)
+    clipped = torch.clamp(ratios, 1 - batch.clip_low, 1 + batch.clip_high)
+    gains = torch.minimum(ratios * batch.advantages, clipped * batch.advantages)
+    gains = torch.where(over, kept * batch.advantages, gains)
+    return -(batch.weights * gains).sum() / batch.total_weight
+
+
 def negative_log_likelihood(batch: TermBatch) -> Tensor:
     """Mean by weight of -ln π: supervised learning of the actions of a tree."""
     return -(batch.weights * batch.logprobs).sum() / batch.total_weight

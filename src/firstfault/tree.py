@@ -288,6 +288,18 @@ class Tree:
         return picture
 
 
+def independent_runs(*rewards: float, steps: int = 1, tokens: int = 2) -> Tree:
+    """A small tree to try things on: runs with these rewards that share nothing, of equal steps of equal lengths."""
+    tree = Tree(Task("q", "a"), prompt=[1])
+    for rollout, reward in enumerate(rewards):
+        node = tree.root
+        for _ in range(steps):
+            node = tree.add(node, rollout=rollout, action_tokens=[2] * tokens, logprobs=[-0.5] * tokens,
+                            entropies=[0.5] * tokens)  # fmt: skip
+        node.end, node.success, node.reward = "answer", reward > 0, float(reward)
+    return tree
+
+
 def _line(node: Node) -> Text:
     style = "" if not node.is_leaf else "green" if node.success else "red"
     # of a step with calls, what is said before them; some models write nothing else than the call

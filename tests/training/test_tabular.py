@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from firstfault.localize.bisect import bisect
-from firstfault.methods import ELPO, GRPO, Method
+from firstfault.methods import ELPO, GRPO, METHODS, Method
 from firstfault.tasks.planted import FIRST_ROW, PlantedProcess, State, Trap, traps
 from firstfault.training.quality import cosine, judge, learn, localization, probes, signal_to_noise
 from firstfault.training.tabular import (
@@ -21,7 +21,8 @@ from firstfault.training.tabular import (
 )
 from firstfault.tree import Probe, Task, Tree, Verdict
 
-METHODS = [GRPO(), ELPO()]
+BUDGET = 16
+ALL = [method(rollouts=BUDGET) for method in METHODS.values()]
 
 
 def rollouts(process: PlantedProcess, budget: int, policy: TabularPolicy | None = None, key=(0,)) -> TabularRollouts:
@@ -32,6 +33,7 @@ def rollouts(process: PlantedProcess, budget: int, policy: TabularPolicy | None 
 
 def grown(method: Method, process: PlantedProcess, n: int) -> list[Tree]:
     trees = grow(method, process, TabularPolicy.first(process), process.train(seed=0, first=0, n=n), key=(0,))
+    method.shape(trees)
     method.credit(trees)
     return trees
 
@@ -132,7 +134,7 @@ def test_a_gradient_by_hand():
     torch.testing.assert_close(gradients(GRPO(), [tree], policy.logits), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=["grpo", "elpo"])
+@pytest.mark.parametrize("method", ALL, ids=METHODS)
 def test_shares_add_up_to_the_gradient_of_the_mini_batch(method):
     process = PlantedProcess(tokens_max=2)
     trees = grown(method, process, n=4)
@@ -156,7 +158,7 @@ def test_the_direction_of_grpo_is_that_of_the_exact_gradient():
     assert cosine(gradients(method, trees, policy.logits), exact_gradient(process, [task], policy)) > 0.995
 
 
-@pytest.mark.parametrize("method", METHODS, ids=["grpo", "elpo"])
+@pytest.mark.parametrize("method", ALL, ids=METHODS)
 @pytest.mark.parametrize("mistake", ["silent", "dead end", "recoverable"])
 def test_the_direction_of_a_method_is_an_ascent_direction(method, mistake):
     process = PlantedProcess(traps=traps(mistake), steps_min=4, steps_max=4)
@@ -220,14 +222,14 @@ def test_signal_to_noise_of_known_draws():
     assert abs(snr) < 0.03
 
 
-@pytest.mark.parametrize("method", METHODS, ids=["grpo", "elpo"])
+@pytest.mark.parametrize("method", ALL, ids=METHODS)
 @pytest.mark.parametrize("mistake", ["silent", "dead end", "recoverable"])
 def test_methods_learn(method, mistake):
     process = PlantedProcess(traps=traps(mistake), steps_min=4, steps_max=5)
     held_out = process.train(seed=9, first=0, n=20)
     curve = learn(method, process, steps=8, seed=0, prompts=8, step_size=0.4, held_out=held_out)
     assert curve[0].success < 0.4 and curve[-1].success > 0.8
-    assert curve[-1].rollouts == 8 * 8 * 16
+    assert curve[-1].rollouts == 8 * 8 * BUDGET
 
 
 def test_batches_of_as_many_tokens():

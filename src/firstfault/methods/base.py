@@ -8,10 +8,12 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from firstfault.agent.batch import Batch
 from firstfault.agent.rollouts import Rollouts
-from firstfault.credit import Aggregation
+from firstfault.credit import Aggregation, credit_run
 from firstfault.losses import TermBatch, clipped_surrogate
-from firstfault.tree import Tree
+from firstfault.rewards import REWARDS, RewardName
+from firstfault.tree import Node, Tree
 
 
 class Method(BaseModel):
@@ -27,10 +29,27 @@ class Method(BaseModel):
 
     rollouts: int = Field(16, ge=1, description="rollouts per task; every sampled completion counts")
     aggregation: Aggregation = Field("sequence", description="every run has the same say, or every token")
+    reward: RewardName = Field("judge", description="the judge's, or one that is shaped (see docs/rewards.md)")
+
+    async def explore_all(self, batch: Batch) -> list[Tree]:
+        """Spend the budget of an iteration; by default the same on each of its tasks."""
+        return await batch.grow(batch.draw(batch.size), self.explore, self.rollouts)
 
     async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
         """Spend the budget of one task on growing its tree; by default on independent rollouts."""
         await rollouts.sample(rollouts.remaining)
+
+    def rewards(self, tree: Tree) -> list[float]:
+        """What the leaves are worth by `reward`, where they still have the judge's."""
+        return [REWARDS[self.reward](tree, leaf) for leaf in tree.leaves]
+
+    def shape(self, trees: Sequence[Tree]) -> None:
+        """Put the rewards that `credit` reads in the place of the judge's; what earlier credit said is gone."""
+        for tree in trees:
+            for node in tree.nodes:
+                node.terms = []
+            for leaf, reward in zip(tree.leaves, self.rewards(tree), strict=True):
+                leaf.reward = reward
 
     def credit(self, trees: Sequence[Tree]) -> None:
         """Write terms on the nodes of the trees of one batch."""
@@ -39,3 +58,19 @@ class Method(BaseModel):
     def loss(self, batch: TermBatch) -> Tensor:
         """The loss of the terms of a micro-batch."""
         return clipped_surrogate(batch)
+
+
+class Clipped(Method):
+    """A method whose loss is the clipped surrogate, with the same bounds on every token."""
+
+    clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is clipped below at 1 - clip_low")
+    clip_high: float = Field(0.2, ge=0, description="and above at 1 + clip_high")
+
+    def credit_run(self, leaf: Node, advantage: float | Sequence[float | list[float]]) -> None:
+        """See `credit.credit_run`."""
+        credit_run(leaf, advantage, aggregation=self.aggregation, clip_low=self.clip_low, clip_high=self.clip_high)
+
+    def credit_runs(self, tree: Tree, advantages: Sequence[float]) -> None:
+        """One advantage for each run of the tree."""
+        for leaf, advantage in zip(tree.leaves, advantages, strict=True):
+            self.credit_run(leaf, advantage)

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
+from firstfault.agent.batch import Batch, Tasks
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
@@ -29,16 +30,19 @@ from firstfault.training.validate import validate
 from firstfault.tree import Task, Tree, save_trees
 
 
-async def grow(method: Method, agent: Agent, tasks: Sequence[Task], key: tuple[int, ...]) -> list[Tree]:
-    """Explore all tasks side by side, each with the method's budget."""
+async def grow(
+    method: Method, agent: Agent, tasks: Sequence[Task], key: tuple[int, ...], more: Tasks = lambda first, n: []
+) -> list[Tree]:
+    """Explore an iteration's tasks with the method's budget for each; `more` are for methods that draw others, too."""
 
-    async def one(number: int, task: Task) -> Tree:
-        tree = Tree(task, agent.chat.prompt(task.question), key=(*key, number))
-        async with Rollouts(agent, tree, method.rollouts) as rollouts:
-            await method.explore(tree, rollouts)
-        return tree
+    def stream(first: int, n: int) -> Sequence[Task]:
+        own = tasks[first : first + n]
+        return [*own, *more(max(0, first - len(tasks)), n - len(own))]
 
-    return await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks)))
+    def start(task: Task, number: int, rollouts: int) -> Rollouts:
+        return Rollouts(agent, Tree(task, agent.chat.prompt(task.question), key=(*key, number)), rollouts)
+
+    return await method.explore_all(Batch(len(tasks), len(tasks) * method.rollouts, stream, start))
 
 
 class Trainer:
@@ -138,8 +142,9 @@ class Trainer:
         tasks = self.source.train(config.seed, (self.iteration - 1) * config.batch, config.batch)
         self.engine.counts.clear()
         start = time.perf_counter()
-        trees = await grow(self.method, self.agent, tasks, key)
+        trees = await grow(self.method, self.agent, tasks, key, more=self._more)
         explored = time.perf_counter()
+        self.method.shape(trees)
         self.method.credit(trees)
         self.learner.scale_lr(config.optimizer.scale(self.iteration, config.steps))
         learnt = self.learner.update(trees, self.method.loss, seed=key)
@@ -157,6 +162,12 @@ class Trainer:
         self.folder.log(row)
         self.accelerator.log(row, step=self.iteration)
         return row
+
+    def _more(self, first: int, n: int) -> Sequence[Task]:
+        """Tasks beyond those that are due in this iteration; no other iteration sees them."""
+        config = self.config
+        apart = (self.iteration - 1) * config.batch * self.method.rollouts
+        return self.source.train(config.seed + 1_000_003, apart + first, n)
 
     async def _evaluate(self) -> None:
         if not self.held_out:

@@ -121,6 +121,7 @@ def learn(
         while len(trees) < prompts if tokens is None else sum(map(action_tokens, trees)) < tokens:
             trees += grow(method, process, policy, process.train(seed, number, 1), (seed, number))
             number += 1
+        method.shape(trees)
         method.credit(trees)
         logits = policy.logits
         for i in range(min(mini_batches, len(trees))):
