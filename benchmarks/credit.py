@@ -62,9 +62,9 @@ def main() -> None:
         f"One task of six decisions ([planted mistakes](../planted.md)), {number} trees for each cell, the first "
         "policy. The true advantage of a step is what it changes in the exact success probability. *Bias*: how far "
         "the mean credit of an action in a state is from it, after the scale that fits best; *noise*: how far the "
-        "credit of a single step scatters around that mean. Both are root mean squares over steps, as shares of the "
-        "true advantages' root mean square: 1 / 3 means that credit is off by as much as the truth is large, and scatters "
-        "three times as much. *Tokens*: what a tree of 16 rollouts writes.",
+        "credit of a single step scatters around that mean. Both are root mean squares over steps, as shares of "
+        "the true advantages' root mean square: 1 / 3 means that credit is off by as much as the truth is large, "
+        "and scatters three times as much. *Tokens*: what a tree of 16 rollouts writes.",
         "",
     ]
     for title, process in PROCESSES.items():
