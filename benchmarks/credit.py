@@ -14,7 +14,7 @@ from firstfault.credit import mean
 from firstfault.methods import METHODS
 from firstfault.tasks.planted import FIRST_ROW, PlantedProcess, State, traps
 from firstfault.training.quality import action_tokens
-from firstfault.training.tabular import TabularPolicy, grow
+from firstfault.training.tabular import TabularPolicy, credit, grow
 from firstfault.tree import Tree
 
 BUDGETS = (4, 8, 16, 32)
@@ -76,8 +76,7 @@ def main() -> None:
             for budget in BUDGETS:
                 sized = method(rollouts=budget)
                 trees = grow(sized, process, policy, [task] * number, key=(budget,))
-                sized.shape(trees)
-                sized.credit(trees)
+                credit(sized, trees, process, policy)
                 bias, noise = errors(process, policy, trees)
                 cells.append(f"{bias:.2f} / {noise:.2f}")
                 if budget == 16:

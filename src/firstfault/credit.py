@@ -55,7 +55,7 @@ def credit_run(
     weight = run_weight(leaf, aggregation)
     of_steps = [advantage] * leaf.depth if isinstance(advantage, int | float) else advantage
     for step, of_step in zip(leaf.steps, of_steps, strict=True):
-        step.terms.append(Term(of_step, weight, clip_low, clip_high))
+        step.terms.append(Term(of_step, weight, clip_low, clip_high, run=leaf.index))
 
 
 def overlong(leaf: Node, limit: int, buffer: int) -> float:

@@ -20,9 +20,12 @@ from firstfault.methods import (
     GRPO,
     GRPOTCR,
     METHODS,
+    PPO,
+    REBEL,
     RLOO,
     VPPO,
     VSPO,
+    AStarPO,
     CoRPO,
     GiGPO,
     Method,
@@ -34,7 +37,7 @@ from firstfault.methods import (
 from firstfault.rewards import REWARDS
 from firstfault.tasks.planted import PlantedProcess, State, traps
 from firstfault.training.quality import probes
-from firstfault.training.tabular import TabularPolicy, gradients, grow
+from firstfault.training.tabular import TabularPolicy, credit, gradients, grow
 from firstfault.tree import Call, Task, Tree, Verdict, independent_runs
 
 
@@ -52,8 +55,7 @@ def credited(method: Method, *rewards: float) -> list[float]:
 def grown(method: Method, n: int = 20, **process) -> list[Tree]:
     process = PlantedProcess(**process)
     trees = grow(method, process, TabularPolicy.first(process), process.train(seed=0, first=0, n=n), key=(0,))
-    method.shape(trees)
-    method.credit(trees)
+    credit(method, trees, process, TabularPolicy.first(process))
     return trees
 
 
@@ -416,3 +418,118 @@ def test_torl_and_cir_limit_the_calls_of_a_run():
     for method, iteration in [(ToRL(calls=2), 1), (CIR(), 1), (CIR(), 25), (CIR(calls=[3], stage=1), 9)]:
         asyncio.run(method.explore(Tree(Task("q", "a"), [1], key=(0, iteration, 0)), Handle()))
     assert seen == [2, 4, 16, 3]
+
+
+# Regressions
+
+
+def test_rebels_loss_is_that_of_all_pairs():
+    draw = torch.Generator().manual_seed(0)
+    logprobs = torch.randn(7, generator=draw, requires_grad=True)
+    runs, trees = torch.tensor([0, 0, 3, 3, 3, 5, 8]), torch.tensor([0, 0, 0, 0, 0, 0, 1])
+    rewards = torch.tensor([1.0, 1, 0, 0, 0, 0.5, 2])  # of runs 0, 3 and 5 of a tree, and 8 of another
+    zero = torch.zeros(7)
+    batch = TermBatch(logprobs, zero, rewards, zero + 1, zero, zero, 4.0, runs, trees)
+    x = [logprobs[:2].sum() / 2 - 1, logprobs[2:5].sum() / 2, logprobs[5] / 2 - 0.5]
+    pairs = sum((a - b) ** 2 for a in x for b in x) / (2 * 3)
+    loss = REBEL(eta=2.0).loss(batch)
+    torch.testing.assert_close(loss, pairs / 4)
+    assert torch.autograd.grad(loss, logprobs)[0][-1] == 0  # alone in its tree
+
+
+def test_the_direction_of_rebel_and_astarpo_at_the_sampling_policy_is_that_of_a_policy_gradient():
+    """At ln ρ = 0, the gradient of (ln ρ / η - A)² is -2 A ∇ln π / η of whole runs."""
+    process = PlantedProcess(steps_min=4, steps_max=4)
+    logits = TabularPolicy.first(process).logits
+    trees = grown(REBEL(rollouts=8), n=10, steps_min=4, steps_max=4)
+    rebel = gradients(REBEL(), trees, logits)
+    for tree in trees:
+        for node in tree.steps:
+            node.terms = []
+        centred = [leaf.reward - mean([other.reward for other in tree.leaves]) for leaf in tree.leaves]
+        GRPO(aggregation="token").credit_runs(tree, centred)
+    tokens = sum(len(term.on(len(n.action_tokens))) for tree in trees for n in tree.steps for term in n.terms)
+    policy_gradient = gradients(GRPO(aggregation="token"), trees, logits) * tokens
+    torch.testing.assert_close(rebel * 80, 2 * policy_gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_astarpo_values_tasks_by_the_reference_alone():
+    process = PlantedProcess(steps_min=4, steps_max=4)
+    [task] = process.train(seed=0, first=0, n=1)
+    sure = TabularPolicy(torch.tensor([[50.0, 0.0]] * process.rows, dtype=torch.float64))
+    trees = grow(AStarPO(), process, sure, [task], key=(0,), reference=TabularPolicy.first(process))
+    online, earlier = trees
+    assert [leaf.success for leaf in online.leaves] == [True] and len(earlier.leaves) == 8
+    assert not all(leaf.success for leaf in earlier.leaves)
+    share = mean([leaf.success for leaf in earlier.leaves])
+    assert online.root.value == pytest.approx(0.5 * math.log(1 - share + share * math.exp(2)))
+    credit(AStarPO(), trees, process, TabularPolicy.first(process))
+    assert online.leaves[0].advantage == pytest.approx(1 - online.root.value)
+    assert not any(node.terms for node in earlier.nodes) and online.key != earlier.key
+
+
+def test_astarpo_drops_tasks_without_hope_only_if_told_so():
+    never = TabularPolicy(torch.tensor([[0.0, 50.0]] * PlantedProcess().rows, dtype=torch.float64))
+    for drop in (False, True):
+        method = AStarPO(drop_hopeless=drop)
+        process = PlantedProcess()
+        trees = grow(method, process, TabularPolicy.first(process), process.train(0, 0, 1), (0,), reference=never)
+        assert (trees[0].root.value is None) == drop
+
+
+def test_astarpos_loss_by_hand():
+    zero = torch.zeros(3)
+    logprobs, before = torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([-2.0, -2.5, -3.0])
+    batch = TermBatch(logprobs, zero, torch.tensor([0.4, 0.4, -0.3]), zero + 1, zero, zero, 2.0,
+                      torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]), before)  # fmt: skip
+    by_hand = ((0.1 * 1.5 - 0.4) ** 2 + (0.1 * -1.0 + 0.3) ** 2) / 2
+    assert AStarPO(beta_2=0.1).loss(batch).item() == pytest.approx(by_hand)
+
+
+# A critic
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_ppos_advantages_between_their_two_ends(gamma):
+    tree = independent_runs(1, 0, steps=3)
+    for i, node in enumerate(node for node in tree.nodes if node.children):
+        node.value = 0.1 * (i + 1)
+    leaf = tree.leaves[0]
+    values = [step.parent.value for step in leaf.steps]
+    deltas = [gamma * values[1] - values[0], gamma * values[2] - values[1], 1 - values[2]]
+    assert PPO(gamma=gamma, lambda_gae=0).advantages(leaf) == pytest.approx(deltas)
+    returns = [gamma**2 - values[0], gamma - values[1], 1 - values[2]]
+    assert PPO(gamma=gamma, lambda_gae=1).advantages(leaf) == pytest.approx(returns)
+
+
+def test_ppo_teaches_its_critic_the_return_and_whitens_its_advantages():
+    tree = independent_runs(1, 0, 0, steps=2)
+    for node in tree.nodes:
+        node.value = 0.25 if node.children else None
+    PPO(lambda_gae=1).credit([tree])
+    assert tree.root.value_target == pytest.approx(1 / 3)  # a state that all runs share
+    assert [leaf.parent.value_target for leaf in tree.leaves] == pytest.approx([1, 0, 0])
+    scores = [step.advantage for leaf in tree.leaves for step in leaf.steps]
+    assert mean(scores) == pytest.approx(0, abs=1e-6) and mean([s * s for s in scores]) == pytest.approx(1, abs=1e-3)
+
+
+def test_gae_with_true_values_is_unbiased():
+    """On the enumerable process: the mean advantage of an action in a state is what it changes in V, for every λ."""
+    process = PlantedProcess(clean=0, traps=traps("silent")[:2], steps_min=2, steps_max=2)
+    policy, [task] = TabularPolicy.first(process), process.train(0, 0, 1)
+    exact = process.values(task, policy.probabilities)
+    value = lambda state: exact.get(state, 0.0)  # noqa: E731
+    trees = grow(PPO(), process, policy, [task] * 300, key=(0,))
+    seen: dict = {}
+    for tree in trees:
+        for node in tree.nodes:
+            node.value = value(State() if node.parent is None else process.states(task, node)[-1])
+        for leaf in tree.leaves:
+            for step, advantage in zip(leaf.steps, PPO(lambda_gae=0.7).advantages(leaf), strict=True):
+                before = State() if step.parent.parent is None else process.states(task, step.parent)[-1]
+                after = process.states(task, step)[-1]
+                truth = float(after.phase == "won") if after.is_over else value(after)
+                seen.setdefault((before, step.action_tokens[0], truth - value(before)), []).append(advantage)
+    for (_, _, truth), found in seen.items():
+        spread = (mean([a * a for a in found]) - mean(found) ** 2) ** 0.5
+        assert mean(found) == pytest.approx(truth, abs=5 * spread / len(found) ** 0.5 + 1e-9)

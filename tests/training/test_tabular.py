@@ -14,6 +14,7 @@ from firstfault.training.quality import cosine, judge, learn, localization, prob
 from firstfault.training.tabular import (
     TabularPolicy,
     TabularRollouts,
+    credit,
     exact_gradient,
     gradients,
     grow,
@@ -33,8 +34,7 @@ def rollouts(process: PlantedProcess, budget: int, policy: TabularPolicy | None 
 
 def grown(method: Method, process: PlantedProcess, n: int) -> list[Tree]:
     trees = grow(method, process, TabularPolicy.first(process), process.train(seed=0, first=0, n=n), key=(0,))
-    method.shape(trees)
-    method.credit(trees)
+    credit(method, trees, process, TabularPolicy.first(process))
     return trees
 
 

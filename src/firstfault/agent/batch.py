@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 
 from firstfault.agent.rollouts import Rollouts
 from firstfault.tree import Task, Tree
@@ -20,6 +20,7 @@ class Batch:
         tasks: the iteration's stream, of which the first `size` are those that are due.
         start: `start(task, number, rollouts)` opens an empty tree, the iteration's number `number`, for so many
             rollouts.
+        reference: `with batch.reference():` what is grown is sampled from the policy that training began with.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class Batch:
         budget: int,
         tasks: Tasks,
         start: Callable[[Task, int, int], AbstractAsyncContextManager[Rollouts]],
+        reference: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
         self.size = size
         self.remaining = budget
         self._tasks = tasks
         self._start = start
+        self.reference = reference
         self._drawn = self._trees = 0
 
     def draw(self, n: int) -> Sequence[Task]:

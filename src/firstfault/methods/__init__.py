@@ -2,6 +2,7 @@
 
 from firstfault.methods.aepo import AEPO
 from firstfault.methods.arpo import ARPO
+from firstfault.methods.astarpo import AStarPO
 from firstfault.methods.base import Method
 from firstfault.methods.cir import CIR
 from firstfault.methods.corpo import CoRPO
@@ -10,6 +11,8 @@ from firstfault.methods.elpo import ELPO
 from firstfault.methods.gigpo import GiGPO
 from firstfault.methods.grpo import GRPO
 from firstfault.methods.grpo_tcr import GRPOTCR
+from firstfault.methods.ppo import PPO
+from firstfault.methods.rebel import REBEL
 from firstfault.methods.reinforce_pp import ReinforcePP
 from firstfault.methods.rloo import RLOO
 from firstfault.methods.torl import ToRL
@@ -22,6 +25,7 @@ METHODS: dict[str, type[Method]] = {
     "elpo": ELPO,
     "grpo": GRPO,
     "rloo": RLOO,
+    "ppo": PPO,
     "reinforce-pp": ReinforcePP,
     "dapo": DAPO,
     "grpo-tcr": GRPOTCR,
@@ -35,4 +39,6 @@ METHODS: dict[str, type[Method]] = {
     "vineppo": VinePPO,
     "vppo": VPPO,
     "vspo": VSPO,
+    "astarpo": AStarPO,
+    "rebel": REBEL,
 }

@@ -26,6 +26,8 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     paper: ClassVar[str]
+    needs_reference: ClassVar[bool] = False  # the log-probabilities of the policy that training began with
+    needs_values: ClassVar[bool] = False  # a critic's values of all states, and that it learns `Node.value_target`
 
     rollouts: int = Field(16, ge=1, description="rollouts per task; every sampled completion counts")
     aggregation: Aggregation = Field("sequence", description="every run has the same say, or every token")

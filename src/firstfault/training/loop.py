@@ -6,11 +6,14 @@ import asyncio
 import gc
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
+from torch import Tensor
 
 from firstfault.agent.batch import Batch, Tasks
 from firstfault.agent.rollouts import Agent, Rollouts
@@ -23,7 +26,7 @@ from firstfault.tasks.base import TaskSource
 from firstfault.training.build import build_agent, run_tools, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
-from firstfault.training.learner import Learner
+from firstfault.training.learner import Learner, holding
 from firstfault.training.metrics import tree_metrics
 from firstfault.training.progress import progress
 from firstfault.training.validate import validate
@@ -31,9 +34,17 @@ from firstfault.tree import Task, Tree, save_trees
 
 
 async def grow(
-    method: Method, agent: Agent, tasks: Sequence[Task], key: tuple[int, ...], more: Tasks = lambda first, n: []
+    method: Method,
+    agent: Agent,
+    tasks: Sequence[Task],
+    key: tuple[int, ...],
+    more: Tasks = lambda first, n: [],
+    reference: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[Tree]:
-    """Explore an iteration's tasks with the method's budget for each; `more` are for methods that draw others, too."""
+    """Explore an iteration's tasks with the method's budget for each.
+
+    `more` are for methods that draw other tasks, too; within `reference`, the engine has the reference policy.
+    """
 
     def stream(first: int, n: int) -> Sequence[Task]:
         own = tasks[first : first + n]
@@ -42,7 +53,7 @@ async def grow(
     def start(task: Task, number: int, rollouts: int) -> Rollouts:
         return Rollouts(agent, Tree(task, agent.chat.prompt(task.question), key=(*key, number)), rollouts)
 
-    return await method.explore_all(Batch(len(tasks), len(tasks) * method.rollouts, stream, start))
+    return await method.explore_all(Batch(len(tasks), len(tasks) * method.rollouts, stream, start, reference))
 
 
 class Trainer:
@@ -92,7 +103,13 @@ class Trainer:
             self.folder.check_same(config)
         self.iteration, start = checkpoint or (0, start_model(config, source, self.console, tools))
         model, self.tokenizer = load_policy(str(start), self.accelerator.device)
-        self.learner = Learner(model, config.optimizer, config.learner, temperature=config.agent.temperature)
+        self.learner = Learner(
+            model,
+            config.optimizer,
+            config.learner,
+            temperature=config.agent.temperature,
+            critic=method.needs_values,
+        )
         if checkpoint:
             self.learner.load_state(load_state(start))
         self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
@@ -142,10 +159,14 @@ class Trainer:
         tasks = self.source.train(config.seed, (self.iteration - 1) * config.batch, config.batch)
         self.engine.counts.clear()
         start = time.perf_counter()
-        trees = await grow(self.method, self.agent, tasks, key, more=self._more)
+        trees = await grow(self.method, self.agent, tasks, key, self._more, self._as_reference)
         explored = time.perf_counter()
+        if self.method.needs_values:
+            self.learner.value(trees)
         self.method.shape(trees)
         self.method.credit(trees)
+        if self.method.needs_reference:
+            self.learner.refer([tree for tree in trees if tree.has_gradient], self._reference)
         self.learner.scale_lr(config.optimizer.scale(self.iteration, config.steps))
         learnt = self.learner.update(trees, self.method.loss, seed=key)
         self.engine.load(self.learner.weights())
@@ -168,6 +189,18 @@ class Trainer:
         config = self.config
         apart = (self.iteration - 1) * config.batch * self.method.rollouts
         return self.source.train(config.seed + 1_000_003, apart + first, n)
+
+    @cached_property
+    def _reference(self) -> dict[str, Tensor]:
+        """The weights that training began with."""
+        return load_policy(str(self.folder.checkpoint(0)), self.accelerator.device)[0].state_dict()
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        with holding(self.learner.model, self._reference):
+            self.engine.load(self.learner.weights())  # what it knows of prefixes is another policy's
+            yield
+        self.engine.load(self.learner.weights())
 
     async def _evaluate(self) -> None:
         if not self.held_out:

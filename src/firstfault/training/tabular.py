@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from firstfault.agent.batch import Batch
+from firstfault.credit import mean
 from firstfault.methods.base import Method
 from firstfault.tasks.planted import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
 from firstfault.training.learner import term_batch
@@ -113,9 +116,18 @@ class TabularRollouts:
 
 
 def grow(
-    method: Method, process: PlantedProcess, policy: TabularPolicy, tasks: Sequence[Task], key: tuple[int, ...]
+    method: Method,
+    process: PlantedProcess,
+    policy: TabularPolicy,
+    tasks: Sequence[Task],
+    key: tuple[int, ...],
+    reference: TabularPolicy | None = None,
 ) -> list[Tree]:
-    """Explore every task with the method's budget; task number i has the key (*key, i)."""
+    """Explore every task with the method's budget; task number i has the key (*key, i).
+
+    `reference` is the policy that training began with, by default the present one.
+    """
+    present = policy
 
     def stream(first: int, n: int) -> Sequence[Task]:
         own = tasks[first : first + n]
@@ -123,9 +135,36 @@ def grow(
 
     def start(task: Task, number: int, rollouts: int) -> TabularRollouts:
         tree = Tree(task, [FIRST_ROW + process.row(task, State())], key=(*key, number))
-        return TabularRollouts(process, policy, tree, rollouts)
+        return TabularRollouts(process, present, tree, rollouts)
 
-    return asyncio.run(method.explore_all(Batch(len(tasks), len(tasks) * method.rollouts, stream, start)))
+    @contextmanager
+    def as_reference() -> Iterator[None]:
+        nonlocal present
+        present = reference or policy
+        yield
+        present = policy
+
+    batch = Batch(len(tasks), len(tasks) * method.rollouts, stream, start, as_reference)
+    return asyncio.run(method.explore_all(batch))
+
+
+def credit(method: Method, trees: Sequence[Tree], process: PlantedProcess, reference: TabularPolicy) -> None:
+    """The method's rewards and credit, and how likely the policy that training began with is to act so.
+
+    A critic, where the method needs one, knows the mean reward of the runs that saw the same row in these trees.
+    """
+    if method.needs_values:
+        rewards: dict[int, list[float]] = defaultdict(list)
+        for node in (node for tree in trees for node in tree.nodes if node.children):
+            rewards[node.observation_tokens[0]] += [leaf.reward for leaf in node.leaves]
+        for node in (node for tree in trees for node in tree.nodes if node.children):
+            node.value = mean(rewards[node.observation_tokens[0]])
+    method.shape(trees)
+    method.credit(trees)
+    for step in (step for tree in trees for step in tree.steps if method.needs_reference):
+        row, (action, *filler) = step.parent.observation_tokens[0] - FIRST_ROW, step.action_tokens
+        likely = reference.logprobs[row][action] if row < process.rows else 0.0
+        step.reference_logprobs = [likely] + [0.0] * len(filler)
 
 
 def gradients(method: Method, trees: Sequence[Tree], logits: Tensor) -> Tensor:
