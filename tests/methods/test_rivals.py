@@ -65,6 +65,7 @@ def grown(method: Method, n: int = 20, **process) -> list[Tree]:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("budget", [1, 2, 5, 16])
 def test_the_budget_is_never_overspent(name, budget):
+    budget = max(budget, METHODS[name].model_fields["rollouts"].metadata[0].ge)
     for tree in grown(METHODS[name](rollouts=budget), n=5):
         assert 1 <= len(tree.leaves) <= budget
         assert all(len(term.on(len(node.action_tokens))) for node in tree.steps for term in node.terms)

@@ -529,7 +529,7 @@ def test_updates_raise_the_probability_of_what_succeeded(make_model, make_tree, 
     learner.update([tree], clipped_surrogate)
     with torch.no_grad():
         packed = pack([tree])
-        ratios = (learner.logprobs(packed)[0] - packed.old_logprobs).exp().tolist()
+        ratios = (learner.logprobs(packed, learner.hidden(packed))[0] - packed.old_logprobs).exp().tolist()
     assert ratios[0] > 1.1  # "3", which succeeded
     assert ratios[4] < 0.9  # "7", which failed
 
@@ -542,13 +542,12 @@ def test_reference_logprobs_are_those_of_the_other_weights(make_model, forest):
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    expected = credited(other, forest())  # whose log-probabilities are those of `other`
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trees = credited(model, forest())
     make_learner(model, max_tokens=40).refer(trees, other.state_dict())
-    for tree, same in zip(trees, expected, strict=True):
-        for step, like in zip(tree.nodes, same.nodes, strict=True):
-            assert step.reference_logprobs == pytest.approx(like.logprobs, abs=1e-4)
+    for leaf in (leaf for tree in trees for leaf in tree.leaves):
+        for step, expected in log_probs(other, leaf):
+            assert step.reference_logprobs == pytest.approx(expected.tolist(), abs=1e-4)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert trees[0].nodes[1].reference_logprobs != trees[0].nodes[1].logprobs
 
@@ -582,19 +581,16 @@ def depth_first(node):
 def test_the_critic_learns_what_it_is_taught(make_model, forest):
     learner = make_learner(make_model(), lr=3e-3, critic=True)
     trees = credited(make_model(), forest())
-    targets = {}
-    for number, tree in enumerate(trees):
-        for node in tree.nodes:
-            node.terms = []
-            if node.children:
-                node.value_target = targets[number, node.index] = 0.3 * (number % 3)
+    states = [node for tree in trees for node in tree.nodes if node.children]
+    for node in (node for tree in trees for node in tree.nodes):
+        node.terms = []
+        node.value_target = 0.3 * (sum(node.tokens) % 3) if node.children else None
     learner.value(trees)
     assert {node.value for tree in trees for node in tree.nodes} == {0.0, None}
     for _ in range(150):
         learner.update(trees, value_error)
     learner.value(trees)
-    distances = [abs(trees[n].nodes[i].value - target) for (n, i), target in targets.items()]
-    assert max(distances) < 0.15
+    assert max(abs(node.value - node.value_target) for node in states) < 0.15
     again = make_learner(make_model(), critic=True)
     again.load_state(learner.state())
     assert torch.equal(again.critic.weight, learner.critic.weight)

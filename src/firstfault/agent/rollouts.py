@@ -114,7 +114,13 @@ class Rollouts:
         return await self.continue_from(self.tree.root, n)
 
     async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
-        """Sample `n` completions after `node` side by side; returns their leaves. See `continue_all`."""
+        """Sample `n` completions after `node` side by side; returns their leaves. See `continue_all`.
+
+        Raises:
+            ValueError: if the budget has less than `n` left, or if the run ended at `node`.
+        """
+        if n < 0 or node.is_leaf:
+            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
         return await self.continue_all([node] * n)
 
     async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:

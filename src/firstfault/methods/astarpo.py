@@ -28,7 +28,7 @@ class AStarPO(Method):
     estimates.
 
     >>> round(AStarPO().optimal_value([0.0] * 7 + [1.0]), 3), AStarPO(beta_1=0.05).optimal_value([0, 0]) == 0
-    (0.293, True)
+    (0.294, True)
     """
 
     paper: ClassVar[str] = "A*-PO, arXiv 2505.20686"

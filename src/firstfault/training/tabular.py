@@ -76,6 +76,8 @@ class TabularRollouts:
         return await self.continue_from(self.tree.root, n)
 
     async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
+        if n < 0 or node.is_leaf:
+            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
         return await self.continue_all([node] * n)
 
     async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
