@@ -532,5 +532,5 @@ def test_gae_with_true_values_is_unbiased():
                 truth = float(after.phase == "won") if after.is_over else value(after)
                 seen.setdefault((before, step.action_tokens[0], truth - value(before)), []).append(advantage)
     for (_, _, truth), found in seen.items():
-        spread = (mean([a * a for a in found]) - mean(found) ** 2) ** 0.5
+        spread = max(0.0, mean([a * a for a in found]) - mean(found) ** 2) ** 0.5
         assert mean(found) == pytest.approx(truth, abs=5 * spread / len(found) ** 0.5 + 1e-9)
