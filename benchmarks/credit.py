@@ -7,7 +7,7 @@ python benchmarks/credit.py --quick    # a tenth of the trees; only prints
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from firstfault.credit import mean
@@ -47,14 +47,17 @@ def errors(process: PlantedProcess, policy: TabularPolicy, trees: list[Tree]) ->
     scale = total(lambda place: means[place] * truth[place]) / size
     off = {place: means[place] - scale * truth[place] for place in seen}
     # what is the same for all actions of a state leaves the expected gradient as it is
+    visits = Counter(state for state, action in seen for _ in seen[state, action])
     offset = {
-        state: sum(len(seen[p]) * off[p] for p in seen if p[0] == state)
-        / sum(len(seen[p]) for p in seen if p[0] == state)
-        for state, _ in seen
+        state: sum(len(seen[p]) * off[p] for p in seen if p[0] == state) / number for state, number in visits.items()
     }
-    chance = total(lambda place: variance[place] / len(seen[place]))  # the mean of n is off by chance, too
-    bias = total(lambda place: off[place] ** 2) - chance
-    between = total(lambda place: (off[place] - offset[place[0]]) ** 2) - chance
+    # means of n are off by chance, too: by a variance of 1 / n, less what the offset takes
+    bias = total(lambda place: off[place] ** 2 - variance[place] / len(seen[place]))
+    between = total(
+        lambda place: (
+            (off[place] - offset[place[0]]) ** 2 - variance[place] * (1 / len(seen[place]) - 1 / visits[place[0]])
+        )
+    )
     noise = total(lambda place: variance[place])
     return tuple((max(0.0, x) / size) ** 0.5 / abs(scale) for x in (bias, between, noise))
 
