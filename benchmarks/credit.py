@@ -76,8 +76,9 @@ def main() -> None:
         "*Bias*: how far the mean credit of an action in a state is from it. *Between actions*: what is left of "
         "that when all actions of a state may be off by the same, which leaves the expected gradient as it is. "
         "*Noise*: how far the credit of a single step scatters around its mean. All are root mean squares over "
-        "steps, as shares of the true advantages'. A cell is bias / between actions / noise; columns are budgets "
-        "of rollouts. *Tokens*: what the trees of a task write at 16 rollouts.",
+        "steps, as shares of the true advantages'. A cell is bias / between actions / noise, or a dash where there "
+        "is next to nothing but noise; columns are budgets of rollouts. *Tokens*: what the trees of a task write "
+        "at 16 rollouts.",
         "",
     ]
     for title, process in PROCESSES.items():

@@ -12,7 +12,7 @@ RewardName = Literal["judge", "signed", "turns", "tools", "progressive"]
 
 def judge(tree: Tree, leaf: Node) -> float:
     """As the task's judge gave it."""
-    return leaf.reward or 0.0
+    return (leaf.reward if leaf.judged is None else leaf.judged) or 0.0
 
 
 def signed(tree: Tree, leaf: Node) -> float:
@@ -44,8 +44,8 @@ def tools(tree: Tree, leaf: Node) -> float:
 
     ARPO (arXiv 2507.19849), whose agents have a search engine and Python.
     """
-    used = {call.name for step in leaf.steps for call in step.calls}
-    return (leaf.reward or 0.0) + 0.1 * bool(leaf.success and len(used) > 1) if has_format(leaf) else -1.0
+    used = {call.name for step in leaf.steps for call in step.calls if call.failed is None}
+    return judge(tree, leaf) + 0.1 * bool(leaf.success and len(used) > 1) if has_format(leaf) else -1.0
 
 
 def has_format(leaf: Node) -> bool:
@@ -58,7 +58,7 @@ def progressive(tree: Tree, leaf: Node) -> float:
 
     PRS (arXiv 2512.07478). The paper's values of the stages are unpublished; these are ours.
     """
-    return 0.1 + 0.9 * (leaf.reward or 0.0) if has_format(leaf) else 0.0
+    return 0.1 + 0.9 * judge(tree, leaf) if has_format(leaf) else 0.0
 
 
 REWARDS: dict[str, Callable[[Tree, Node], float]] = {

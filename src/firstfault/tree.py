@@ -123,6 +123,7 @@ class Node:
     answer: str | None = None
     success: bool | None = None
     reward: float | None = None
+    judged: float | None = None  # the judge's reward, where a method has put another in its place
     # under the policy that training began with, where a method asks for it
     reference_logprobs: list[float] = field(default_factory=list)
     # what a method writes
@@ -242,6 +243,11 @@ class Tree:
     @property
     def leaves(self) -> list[Node]:
         return [node for node in self.nodes if node.is_leaf]
+
+    @property
+    def is_credited(self) -> bool:
+        """Whether a method has written anything on it, be it that nothing is learnt."""
+        return any(node.terms or node.value_target is not None for node in self.nodes)
 
     @property
     def has_gradient(self) -> bool:

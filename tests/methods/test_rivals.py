@@ -151,20 +151,32 @@ def test_shaped_rewards():
 
     leaves = [
         run([call("search")], reward=1.0),
-        run([call("search"), call("python", failed="raised")], reward=1.0),
+        run([call("search"), call("python")], reward=1.0),
+        run([call("search"), call("python", failed="unknown tool")], reward=1.0),
         run([call("search", failed="malformed")], reward=1.0),
         run([call("search")], reward=0.4),
         run([], end="max_steps"),
     ]
     shaped = {name: [reward(tree, leaf) for leaf in leaves] for name, reward in REWARDS.items()}
-    assert shaped["judge"] == [1, 1, 1, 0.4, 0]
-    assert shaped["signed"] == [1, 1, 1, -1, -1]
-    assert shaped["turns"] == pytest.approx([1, 1, 1, -0.9, -0.9])
-    assert shaped["tools"] == pytest.approx([1, 1.1, -1, 0.4, -1])
-    assert shaped["progressive"] == pytest.approx([1, 1, 0, 0.46, 0])
+    assert shaped["judge"] == [1, 1, 1, 1, 0.4, 0]
+    assert shaped["signed"] == [1, 1, 1, 1, -1, -1]
+    assert shaped["turns"] == pytest.approx([1, 1, 1, 1, -0.9, -0.9])
+    assert shaped["tools"] == pytest.approx([1, 1.1, 1, -1, 0.4, -1])
+    assert shaped["progressive"] == pytest.approx([1, 1, 1, 0, 0.46, 0])
 
 
 # Trees
+
+
+def test_shaping_twice_is_shaping_once_and_takes_back_what_was_written():
+    trees = grown(PPO(rollouts=4, reward="progressive"), n=2)
+    rewards = [leaf.reward for tree in trees for leaf in tree.leaves]
+    assert set(rewards) == {0.1, 1.0} and trees[0].root.value_target is not None
+    RLOO(reward="progressive").shape(trees)
+    assert [leaf.reward for tree in trees for leaf in tree.leaves] == rewards
+    assert not any(tree.is_credited for tree in trees)
+    GRPO().shape(trees)
+    assert {leaf.reward for tree in trees for leaf in tree.leaves} == {0.0, 1.0}
 
 
 def test_tree_grpo_branches_every_chain_as_often():
@@ -172,6 +184,8 @@ def test_tree_grpo_branches_every_chain_as_often():
         assert len(tree.root.children) == 4
         assert [len(chain.leaves) for chain in tree.root.children] == [4] * 4
         assert all(leaf.anchor is not tree.root for leaf in probes(tree))
+    few = grown(TreeGRPO(rollouts=6, chains=2), n=5, steps_min=4, steps_max=4)
+    assert all(sorted(len(chain.leaves) for chain in tree.root.children) == [3, 3] for tree in few)
     deeper = grown(TreeGRPO(chains=2, rounds=2, expansions=2, rollouts=10), n=5, steps_min=4, steps_max=4)
     assert all(len(chain.leaves) == 5 for tree in deeper for chain in tree.root.children)
 
@@ -237,6 +251,14 @@ def test_aepo_does_not_branch_three_times_in_a_row():
         decisions.append(AEPO().branches(tree, node))
         tree.add(place, rollout=1, entropies=[1.0])
     assert decisions == [True, True, False]
+
+
+def test_what_aepo_grows_has_no_two_branched_places_in_a_row():
+    """Entropies here rise by about half a nat: P_t is then above τ for the first branch, and not for one behind it."""
+    trees = grown(AEPO(), entropy="raised", traps=traps("recoverable"))
+    assert sum(len(probes(tree)) for tree in trees) > 20
+    for node in (node for tree in trees for node in tree.steps if node.depth > 1):
+        assert len(node.children) < 2 or len(node.parent.children) < 2
 
 
 def test_a_good_clipped_token_keeps_its_gradient_and_all_else_is_the_surrogate():
@@ -331,6 +353,14 @@ def test_vppo_pays_the_good_prefix():
         [pytest.approx([0.5] * 3), pytest.approx([0.5, 0, 0]), pytest.approx([0] * 3), pytest.approx([0] * 3)],
         [pytest.approx([0] * 3)] * 4,
     ]
+
+
+def test_vppo_pays_all_calls_of_a_run_whose_answer_alone_was_wrong():
+    tree = independent_runs(1, 0, steps=3, tokens=1)
+    tree.verdicts = [Verdict(leaf=tree.leaves[1].index, steps=2, step=3, finished=True)]
+    VPPO(cut=0).credit([tree])
+    baseline = (1 + 0.5 * 2 / 3) / 2
+    assert [step.advantage + baseline for step in tree.leaves[1].steps] == pytest.approx([0.5, 0.5, 0])
 
 
 def test_vppos_relu_spares_the_good_prefix():
@@ -476,6 +506,11 @@ def test_astarpo_drops_tasks_without_hope_only_if_told_so():
         process = PlantedProcess()
         trees = grow(method, process, TabularPolicy.first(process), process.train(0, 0, 1), (0,), reference=never)
         assert (trees[0].root.value is None) == drop
+
+
+def test_astarpos_values_of_large_rewards_and_small_temperatures():
+    assert AStarPO(beta_1=1e-4).optimal_value([1.0, 0.0]) == pytest.approx(1.0, abs=1e-3)
+    assert AStarPO(beta_1=1e6).optimal_value([1.0, 0.0]) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_astarpos_loss_by_hand():

@@ -534,6 +534,23 @@ def test_updates_raise_the_probability_of_what_succeeded(make_model, make_tree, 
     assert ratios[4] < 0.9  # "7", which failed
 
 
+def test_trees_without_credit_take_no_place_in_a_mini_batch(make_model, forest):
+    trees = credited(make_model(), forest())
+    bare = [Tree.from_json(tree.to_json()) for tree in trees]
+    for node in (node for tree in bare for node in tree.nodes):
+        node.terms = []
+    alone, _ = gradients(make_model(), trees, mini_batch=100)
+    ours, mixed = gradients(make_model(), [*bare, *trees], mini_batch=len(trees))
+    assert mixed["updates"] == 1 and not mixed["skipped_updates"]
+    assert_same_gradients(ours, alone, tolerance=1e-5)
+    assert make_learner(make_model()).update(bare, clipped_surrogate)["updates"] == 0
+
+
+def test_no_tree_refers_to_nothing(make_model):
+    model = make_model()
+    make_learner(model).refer([], model.state_dict())
+
+
 # What some methods need besides
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.rollouts import Rollouts, side_by_side
 from firstfault.tree import Task, Tree
 
 Explore = Callable[[Tree, Rollouts], Awaitable[None]]
@@ -59,4 +58,4 @@ class Batch:
                 await explore(handle.tree, handle)
             return handle.tree
 
-        return list(await asyncio.gather(*(one(first + i, task) for i, task in enumerate(tasks))))
+        return await side_by_side([one(first + i, task) for i, task in enumerate(tasks)])

@@ -121,9 +121,9 @@ class Rollouts:
         """
         if n < 0 or node.is_leaf:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
-        return await self.continue_all([node] * n)
+        return await self.continueside_by_side([node] * n)
 
-    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
+    async def continueside_by_side(self, nodes: Sequence[Node]) -> list[Node]:
         """Sample a completion after each of `nodes`, all side by side; returns their leaves.
 
         One whose tools can't be brought back to where they stood is discarded: it counts, and has no leaf. Any other
@@ -140,7 +140,7 @@ class Rollouts:
         holds = [self._hold.fork() for _ in nodes]
         rollouts = zip(nodes, range(first, self.spent), sessions, holds, strict=True)
         try:
-            ends = await _all([self._complete(*rollout) for rollout in rollouts])
+            ends = await side_by_side([self._complete(*rollout) for rollout in rollouts])
             return [leaf for leaf in ends if leaf is not None]
         finally:
             for hold in holds:
@@ -178,7 +178,7 @@ class Rollouts:
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
 
 
-async def _all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def side_by_side(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run them side by side; what breaks one of them ends them all."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

@@ -51,10 +51,12 @@ class AEPO(ARPO):
         gap = root - mean(tools) if tools else 0.0
         return max(1, round(self.rollouts / (1 + math.exp(-self.beta_root * gap))))
 
-    def branches(self, tree: Tree, step: Node) -> bool:
-        branched, place = 0, step.parent
-        while place.parent is not None and len(place.parent.children) > 1 and place.parent.parent is not None:
-            branched, place = branched + 1, place.parent
+    def branches(self, tree: Tree, step: Node, chosen: Sequence[Node] = ()) -> bool:
+        branched = 0
+        for before in reversed(step.parent.path[1:-1]):  # the places on the way here, the last one first
+            if len(before.children) == 1 and before not in chosen:
+                break
+            branched += 1
         return (self.alpha + self.beta * self.gap(step)) * (1 - min(1.0, branched / 2)) > self.threshold
 
     # 3. Credit and loss aware of entropy

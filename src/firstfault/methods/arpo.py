@@ -40,7 +40,7 @@ class ARPO(Clipped):
 
     aggregation: Aggregation = Field("token", description="every run has the same say, or every token")
     reward: RewardName = Field("tools", description="the judge's, or one that is shaped (see docs/rewards.md)")
-    initial: int = Field(8, ge=1, description="N: whole rollouts before any branch")
+    initial: int | None = Field(None, ge=1, description="N: whole rollouts before any branch; by default half of all")
     window: int = Field(20, ge=1, description="k: tokens whose entropy counts")
     alpha: float = Field(0.5, description="α: the base of P_t")
     beta: float = Field(0.2, description="β: how much P_t grows with the entropy")
@@ -51,7 +51,7 @@ class ARPO(Clipped):
     # 1., 2. Adaptive rollouts
 
     async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
-        await rollouts.sample(min(self.initial, rollouts.remaining))
+        await rollouts.sample(min(self.initial or -(-self.rollouts // 2), rollouts.remaining))
         await self.branch_out(tree, rollouts)
         await rollouts.sample(rollouts.remaining)
 
@@ -62,17 +62,20 @@ class ARPO(Clipped):
             # the first step of a branch follows the very call at which it was decided on
             steps = [step for step in tree.steps[looked_at:] if step.parent is not step.anchor]
             looked_at = len(tree.steps)
-            places = [step.parent for step in sorted(steps, key=lambda step: step.depth) if self.branches(tree, step)]
+            places: list[Node] = []
+            for step in sorted(steps, key=lambda step: step.depth):
+                if len(places) < rollouts.remaining and self.branches(tree, step, places):
+                    places.append(step.parent)
             if not places:
                 break
-            await rollouts.continue_all(places[: rollouts.remaining])
+            await rollouts.continue_all(places)
 
     def gap(self, step: Node) -> float:
         """ΔH_t in nats of the step that follows a tool call."""
         return mean(step.entropies[: self.window]) - mean(step.steps[0].entropies[: self.window])
 
-    def branches(self, tree: Tree, step: Node) -> bool:
-        """Whether a completion more starts where this step started."""
+    def branches(self, tree: Tree, step: Node, chosen: Sequence[Node] = ()) -> bool:
+        """Whether a completion more starts where this step started, beside those behind the nodes `chosen` just now."""
         if self.branch == "threshold":
             return self.alpha + self.beta * self.gap(step) > self.threshold
         draw = random.Random(f"{tree.key} {step.rollout} {step.depth}").random()

@@ -46,14 +46,15 @@ class AStarPO(Method):
             earlier = await batch.grow(tasks, self.explore, offline)
         trees = await batch.grow(tasks, self.explore, self.rollouts - offline)
         for tree, before in zip(trees, earlier, strict=True):
-            if not self.drop_hopeless or any(leaf.success for leaf in before.leaves):
+            if before.leaves and (not self.drop_hopeless or any(leaf.success for leaf in before.leaves)):
                 tree.root.value = self.optimal_value(self.rewards(before))
-                tree.root.value_samples = offline
+                tree.root.value_samples = len(before.leaves)
         return [*trees, *earlier]
 
     def optimal_value(self, rewards: Sequence[float]) -> float:
         """V* (Eq. 5)."""
-        return self.beta_1 * math.log(mean([math.exp(reward / self.beta_1) for reward in rewards]))
+        best = max(rewards)
+        return best + self.beta_1 * math.log(mean([math.exp((reward - best) / self.beta_1) for reward in rewards]))
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:

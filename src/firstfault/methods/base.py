@@ -42,16 +42,19 @@ class Method(BaseModel):
         await rollouts.sample(rollouts.remaining)
 
     def rewards(self, tree: Tree) -> list[float]:
-        """What the leaves are worth by `reward`, where they still have the judge's."""
+        """What the leaves are worth by `reward`."""
         return [REWARDS[self.reward](tree, leaf) for leaf in tree.leaves]
 
     def shape(self, trees: Sequence[Tree]) -> None:
-        """Put the rewards that `credit` reads in the place of the judge's; what earlier credit said is gone."""
+        """Put the rewards that `credit` reads in the place of the judge's, and take back what earlier credit wrote."""
         for tree in trees:
-            for node in tree.nodes:
-                node.terms = []
             for leaf, reward in zip(tree.leaves, self.rewards(tree), strict=True):
+                leaf.judged = leaf.reward if leaf.judged is None else leaf.judged
                 leaf.reward = reward
+            for node in tree.nodes:
+                node.terms, node.critical, node.value_target = [], False, None
+            for verdict in tree.verdicts:
+                verdict.marked = False
 
     def credit(self, trees: Sequence[Tree]) -> None:
         """Write terms on the nodes of the trees of one batch."""
@@ -76,3 +79,15 @@ class Clipped(Method):
         """One advantage for each run of the tree."""
         for leaf, advantage in zip(tree.leaves, advantages, strict=True):
             self.credit_run(leaf, advantage)
+
+
+class Grouped(Clipped):
+    """A clipped method that draws other tasks with what it saves on each: a group is a part of the budget."""
+
+    rollouts: int = Field(16, ge=2, description="rollouts for each task that is due; every sampled completion counts")
+    group: int | None = Field(None, ge=2, description="rollouts of a task; by default half of the budget")
+
+    @property
+    def size(self) -> int:
+        """Rollouts of a group, two at least."""
+        return min(self.group or max(2, self.rollouts // 2), self.rollouts)

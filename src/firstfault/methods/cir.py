@@ -15,9 +15,9 @@ class CIR(ReinforcePP):
     """REINFORCE++-baseline with the clip at 0.2 and 0.28, where runs may make more tool calls stage by stage.
 
     Source: Bai et al., Towards Effective Code-Integrated Reasoning, arXiv 2505.24480. Ours, since the paper's numbers
-    could not be found: 4 calls at first, 8 from iteration 10 on and 16 from iteration 20 on.
+    could not be found: 4 calls in the first 10 iterations, 8 in the next 10, then 16.
 
-    >>> [CIR().budget(iteration) for iteration in (1, 9, 10, 19, 20, 500)]
+    >>> [CIR().budget(iteration) for iteration in (1, 10, 11, 20, 21, 500)]
     [4, 4, 8, 8, 16, 16]
     """
 
@@ -32,4 +32,4 @@ class CIR(ReinforcePP):
         await super().explore(tree, rollouts)
 
     def budget(self, iteration: int) -> int:
-        return self.calls[min(iteration // self.stage, len(self.calls) - 1)]
+        return self.calls[min((iteration - 1) // self.stage, len(self.calls) - 1)]

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from firstfault.agent.batch import Batch
 from firstfault.credit import Aggregation, normalize, overlong
-from firstfault.methods.base import Clipped
+from firstfault.methods.base import Grouped
 from firstfault.tree import Tree
 
 
-class DAPO(Clipped):
+class DAPO(Grouped):
     """Decoupled clip and dynamic sampling (arXiv 2503.14476).
 
     1. Groups of `group` rollouts; a group whose runs all succeeded or all failed is kept out of the batch, and another
@@ -34,20 +34,16 @@ class DAPO(Clipped):
     paper: ClassVar[str] = "DAPO, arXiv 2503.14476"
 
     aggregation: Aggregation = Field("token", description="every run has the same say, or every token")
-    group: int | None = Field(None, ge=1, description="G: rollouts of a task; by default half of the budget")
     clip_high: float = Field(0.28, ge=0, description="and above at 1 + clip_high")
     overlong_limit: int = Field(20480, ge=1, description="tokens of a run from which on it loses 1")
     overlong_buffer: int = Field(4096, ge=1, description="tokens before that over which the loss grows")
-
-    @property
-    def size(self) -> int:
-        """Rollouts of a group."""
-        return min(self.group or max(1, self.rollouts // 2), self.rollouts)
 
     async def explore_all(self, batch: Batch) -> list[Tree]:
         trees: list[Tree] = []
         while (missing := batch.size - sum(map(mixed, trees))) > 0 and batch.remaining >= self.size:
             tasks = batch.draw(min(missing, batch.remaining // self.size))
+            if not tasks:
+                break
             trees += await batch.grow(tasks, self.explore, self.size)
         return trees
 

@@ -21,8 +21,9 @@ class TreeGRPO(Clipped):
        its end, a completion: M (L N + 1) leaves.
     2. A = z within the tree of a chain + z over all trees of the task.
 
-    Source: Ji et al., Tree Search for LLM Agent RL, arXiv 2509.21240. Ours: M = 4, N = 3, L = 1, which fills a budget
-    of 16; steps are drawn with replacement, and what a smaller budget does not have is left out. Two chains of two
+    Source: Ji et al., Tree Search for LLM Agent RL, arXiv 2509.21240. Ours: N = 3 and L = 1, and as many
+    chains as the budget has room for; steps are drawn with replacement; a chain of a single step can't be branched, and
+    its share is not spent. Two chains of two
     steps, each with one branch behind its first step:
 
     >>> from firstfault.tree import Task
@@ -38,18 +39,17 @@ class TreeGRPO(Clipped):
 
     paper: ClassVar[str] = "Tree-GRPO, arXiv 2509.21240"
 
-    chains: int = Field(4, ge=1, description="M: whole rollouts per task")
+    chains: int | None = Field(None, ge=1, description="M: whole rollouts per task; by default rollouts / (L N + 1)")
     rounds: int = Field(1, ge=0, description="L: rounds of branching")
     expansions: int = Field(3, ge=1, description="N: branches of each chain in a round")
 
     async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
-        await rollouts.sample(min(self.chains, rollouts.remaining))
+        chains = self.chains or max(1, self.rollouts // (self.rounds * self.expansions + 1))
+        await rollouts.sample(min(chains, rollouts.remaining))
         draw = random.Random(f"{tree.key} branches")
         for _ in range(self.rounds):
-            places = []
-            for chain in tree.root.children:
-                inner = [step for step in chain.subtree if not step.is_leaf]
-                places += draw.choices(inner, k=self.expansions) if inner else []
+            inner = [[step for step in chain.subtree if not step.is_leaf] for chain in tree.root.children]
+            places = [draw.choice(steps) for _ in range(self.expansions) for steps in inner if steps]
             await rollouts.continue_all(places[: rollouts.remaining])
 
     def credit(self, trees: Sequence[Tree]) -> None:

@@ -23,8 +23,9 @@ class VPPO(Clipped):
 
     Source: VPPO, arXiv 2601.18984, whose first error is the first step with a process reward below 0.8. Here it is the
     first irrecoverable step that a binary search finds (`localize.bisect`, verified). Ours: half of the rollouts are
-    whole runs; a wrong run whose error was not found is paid nothing; completions of searches are not trained on. A
-    success, and a failure whose second step of two is at fault:
+    whole runs before any search; a run whose tool calls were all found to be good is paid for all but its answer, one
+    whose error was not found for nothing; completions of searches are not trained on. A success, and a failure whose
+    second step of two is at fault:
 
     >>> from firstfault.tree import Verdict, independent_runs
     >>> tree = independent_runs(1, 0, steps=2)
@@ -36,14 +37,15 @@ class VPPO(Clipped):
 
     paper: ClassVar[str] = "VPPO, arXiv 2601.18984"
 
-    runs: int = Field(8, ge=1, description="whole rollouts per task; the others look for first errors")
+    runs: int | None = Field(None, ge=1, description="whole rollouts before searches; by default half of the budget")
     tries: int = Field(2, ge=1, description="completions per anchor of a search")
     alpha: float = Field(0.5, ge=0, le=1, description="α: what a token of the good prefix is paid")
     cut: float = Field(1.0, ge=0, description="prompt lengths by which the good prefix is shortened")
     relu: bool = Field(False, description="no token of a good prefix is pushed down (for instruct models)")
 
     async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
-        for leaf in await rollouts.sample(min(self.runs, rollouts.remaining)):
+        runs = self.runs or -(-self.rollouts // 2)
+        for leaf in await rollouts.sample(min(runs, rollouts.remaining)):
             cost = bisect_cost(leaf.depth - 1, self._tries, verified=True)
             if not leaf.success and 0 < cost <= rollouts.remaining:
                 tree.verdicts.append(await bisect(leaf, rollouts, self._tries, verified=True))
@@ -54,7 +56,7 @@ class VPPO(Clipped):
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
-            errors = {tree.nodes[v.leaf]: v.step for v in tree.verdicts if v.finished and v.step <= v.steps}
+            errors = {tree.nodes[v.leaf]: v.step for v in tree.verdicts if v.finished}
             runs = [leaf for leaf in tree.leaves if leaf.anchor is tree.root]
             paid = [self.paid(tree, leaf, errors.get(leaf, 1)) for leaf in runs]
             baseline = mean([mean([pay for step in steps for pay in step]) for steps in paid])

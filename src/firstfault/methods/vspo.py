@@ -11,12 +11,12 @@ from pydantic import Field
 
 from firstfault.agent.batch import Batch
 from firstfault.credit import mean, normalize
-from firstfault.methods.base import Clipped
+from firstfault.methods.base import Grouped
 from firstfault.rewards import RewardName
 from firstfault.tree import Tree
 
 
-class VSPO(Clipped):
+class VSPO(Grouped):
     """Value-based Sampling Policy Optimization (arXiv 2512.07478), with its progressive reward (PRS).
 
     1. A group of `group` rollouts for each task. One whose rewards are all equal is replaced by a task of the batch,
@@ -40,13 +40,7 @@ class VSPO(Clipped):
     paper: ClassVar[str] = "PRS + VSPO, arXiv 2512.07478"
 
     reward: RewardName = Field("progressive", description="the judge's, or one that is shaped (see docs/rewards.md)")
-    group: int | None = Field(None, ge=1, description="rollouts of a task; by default half of the budget")
     smoothing: float = Field(0.5, ge=0, description="how fast the advantages of a repeated task decay")
-
-    @property
-    def size(self) -> int:
-        """Rollouts of a group."""
-        return min(self.group or max(1, self.rollouts // 2), self.rollouts)
 
     async def explore_all(self, batch: Batch) -> list[Tree]:
         trees = await batch.grow(batch.draw(batch.size), self.explore, self.size)

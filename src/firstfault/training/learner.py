@@ -82,7 +82,7 @@ class Learner:
     def update(self, trees: Sequence[Tree], loss: Loss, seed: tuple[int, ...] = ()) -> dict[str, float]:
         """Train on a batch: `epochs` times over its trees in an order drawn from `seed`, an update per mini-batch.
 
-        Mini-batches without any gradient are skipped.
+        Trees that carry no credit are left out; mini-batches without any gradient are skipped.
 
         Returns:
             Means over action tokens (`entropy`), over terms and their tokens (`kl_sampler`, `ratio_*`, `clip_*`), over
@@ -90,6 +90,7 @@ class Learner:
         """
         sums: dict[str, float] = defaultdict(float)
         order = random.Random(str(seed))
+        trees = [tree for tree in trees if tree.is_credited]  # the others take no place in a mini-batch
         for _ in range(self.config.epochs):
             shuffled = list(trees)
             order.shuffle(shuffled)
@@ -123,7 +124,8 @@ class Learner:
             sums["loss"] += value.item()
             sums["trained_tokens"] += len(packed.tokens)
             _measure(terms, packed, entropies, sums)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        critic = self.critic.parameters() if self.critic else ()
+        norm = torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *critic], self.max_grad_norm)
         if not norm.isfinite():
             raise UserError(
                 f"the gradient is {norm.item()}: training diverged, and the newest checkpoint is from before; go on "
@@ -171,8 +173,8 @@ class Learner:
 def holding(model: PreTrainedModel, weights: dict[str, Tensor]) -> Iterator[None]:
     """The model with other weights for a while."""
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(weights)
     try:
+        model.load_state_dict(weights)
         yield
     finally:
         model.load_state_dict(own)
@@ -201,7 +203,8 @@ def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[Tree]
             yield batch
             batch = []
         batch.append(tree)
-    yield batch
+    if batch:
+        yield batch
 
 
 def _optimizers(model: PreTrainedModel, config: OptimizerConfig) -> list[torch.optim.Optimizer]:

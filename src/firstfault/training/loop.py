@@ -185,7 +185,7 @@ class Trainer:
         return row
 
     def _more(self, first: int, n: int) -> Sequence[Task]:
-        """Tasks beyond those that are due in this iteration; no other iteration sees them."""
+        """Tasks beyond those that are due in this iteration, from a stream of their own."""
         config = self.config
         apart = (self.iteration - 1) * config.batch * self.method.rollouts
         return self.source.train(config.seed + 1_000_003, apart + first, n)
@@ -197,10 +197,12 @@ class Trainer:
 
     @contextmanager
     def _as_reference(self) -> Iterator[None]:
-        with holding(self.learner.model, self._reference):
-            self.engine.load(self.learner.weights())  # what it knows of prefixes is another policy's
-            yield
-        self.engine.load(self.learner.weights())
+        try:
+            with holding(self.learner.model, self._reference):
+                self.engine.load(self.learner.weights())  # what it knows of prefixes is another policy's
+                yield
+        finally:
+            self.engine.load(self.learner.weights())
 
     async def _evaluate(self) -> None:
         if not self.held_out:

@@ -124,9 +124,10 @@ def learn(
             trees += grow(method, process, policy, tasks, (seed, number), reference=first)
             number += len(tasks)
         credit(method, trees, process, reference=first)
+        credited = [tree for tree in trees if tree.is_credited]
         logits = policy.logits
-        for i in range(min(mini_batches, len(trees))):
-            direction = gradients(method, trees[i::mini_batches], logits).sum(0)
+        for i in range(min(mini_batches, len(credited))):
+            direction = gradients(method, credited[i::mini_batches], logits).sum(0)
             if norm := direction.norm():
                 logits = logits + step_size * direction / norm
         policy = TabularPolicy(logits)

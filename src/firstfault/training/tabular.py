@@ -133,7 +133,7 @@ def grow(
 
     def stream(first: int, n: int) -> Sequence[Task]:
         own = tasks[first : first + n]
-        return [*own, *process.train(sum(key) + 1_000_003, first, n - len(own))]
+        return [*own, *process.train(1_000_003 * (key[0] + 1) + sum(key[1:]), first, n - len(own))]
 
     def start(task: Task, number: int, rollouts: int) -> TabularRollouts:
         tree = Tree(task, [FIRST_ROW + process.row(task, State())], key=(*key, number))
