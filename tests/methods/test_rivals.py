@@ -169,7 +169,7 @@ def test_shaped_rewards():
 
 
 def test_shaping_twice_is_shaping_once_and_takes_back_what_was_written():
-    trees = grown(PPO(rollouts=4, reward="progressive"), n=2)
+    trees = grown(PPO(rollouts=4, reward="progressive"), n=20)
     rewards = [leaf.reward for tree in trees for leaf in tree.leaves]
     assert set(rewards) == {0.1, 1.0} and trees[0].root.value_target is not None
     RLOO(reward="progressive").shape(trees)

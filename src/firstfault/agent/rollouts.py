@@ -121,9 +121,9 @@ class Rollouts:
         """
         if n < 0 or node.is_leaf:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
-        return await self.continueside_by_side([node] * n)
+        return await self.continue_all([node] * n)
 
-    async def continueside_by_side(self, nodes: Sequence[Node]) -> list[Node]:
+    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
         """Sample a completion after each of `nodes`, all side by side; returns their leaves.
 
         One whose tools can't be brought back to where they stood is discarded: it counts, and has no leaf. Any other
