@@ -112,7 +112,8 @@ def instrument() -> Shares:
     shares.watch_passes()
     shares.wrap_waiting(Turnstile, "quiet", "tools")
     shares.wrap(learner, "pack", "pack")
-    shares.wrap(learner.Learner, "logprobs", "forward")
+    for name in ("hidden", "logprobs"):
+        shares.wrap(learner.Learner, name, "forward")
     shares.wrap(torch.Tensor, "backward", "backward")
     shares.wrap(torch.nn.utils, "clip_grad_norm_", "optimizer")
     shares.wrap(torch.optim.AdamW, "step", "optimizer")

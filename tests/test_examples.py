@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from firstfault.cli import main
+from firstfault.tasks.planted import PlantedProcess, traps
 from firstfault.tools import MCPTool, Session
-from firstfault.training.build import build_tasks
+from firstfault.training.build import build_tasks, method_class
 from firstfault.training.checkpoint import RunFolder
+from firstfault.training.quality import learn
+from firstfault.training.tabular import TabularPolicy, grow
 from firstfault.tree import load_trees
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -67,3 +70,23 @@ def test_two_tools_with_a_function_of_one_name_are_refused(tmp_path, capsys):
     assert main(["train", "--run-dir", str(tmp_path / "run"), "--mcp", NOTES, "--mcp", NOTES]) == 2
     sentence = "two tools have a function named 'write'; rename it in one of them, or leave one out."
     assert capsys.readouterr().err == f"firstfault: {sentence}\n"
+
+
+def test_an_own_method_gives_credit_and_learns():
+    method = method_class(f"{EXAMPLES / 'own_method.py'}:Regret")(rollouts=16)
+    assert len((EXAMPLES / "own_method.py").read_text().splitlines()) < 40
+    process = PlantedProcess(traps=traps("silent"), steps_min=4, steps_max=5)
+    held_out = process.train(seed=9, first=0, n=20)
+    curve = learn(method, process, steps=8, seed=0, prompts=8, step_size=0.4, held_out=held_out)
+    assert curve[0].success < 0.4 and curve[-1].success > 0.8 and curve[-1].rollouts == 8 * 8 * 16
+    [tree] = grow(method, process, TabularPolicy.first(process), held_out[:1], key=(0,))
+    method.credit([tree])
+    lost = next(leaf for leaf in tree.leaves if not leaf.success and leaf.anchor is tree.root)
+    assert min(step.advantage for step in lost.steps) == pytest.approx(2 * max(step.advantage for step in lost.steps))
+
+
+def test_an_own_method_trains(tiny_policy, tmp_path):
+    method = f"{EXAMPLES / 'own_method.py'}:Regret"
+    run = ["train", "--method", method, "--tasks", "arithmetic", "--model", str(tiny_policy)]
+    assert main([*run, "--run-dir", str(tmp_path / "run"), *SMALL]) == 0
+    assert all(len(tree.leaves) == 4 for tree in load_trees(RunFolder(tmp_path / "run").trees(1)))

@@ -39,7 +39,33 @@ def run_weight(leaf: Node, aggregation: Aggregation) -> float:
     return 1.0 if aggregation == "token" else 1.0 / max(1, sum(len(step.action_tokens) for step in leaf.steps))
 
 
-def credit_run(leaf: Node, advantage: float, *, aggregation: Aggregation, clip_low: float, clip_high: float) -> None:
-    """Give one advantage to all steps of a run. A step that several runs share carries one term for each."""
-    for step in leaf.steps:
-        step.terms.append(Term(advantage, run_weight(leaf, aggregation), clip_low, clip_high))
+def credit_run(
+    leaf: Node,
+    advantage: float | Sequence[float | list[float]],
+    *,
+    aggregation: Aggregation,
+    clip_low: float,
+    clip_high: float,
+) -> None:
+    """Give a run its advantage: one for all, or one for each step, which may be one for each of its tokens.
+
+    A step that several runs share carries one term for each, since a sum of clipped terms is not the clipped term of
+    their sum.
+    """
+    weight = run_weight(leaf, aggregation)
+    of_steps = [advantage] * leaf.depth if isinstance(advantage, int | float) else advantage
+    for step, of_step in zip(leaf.steps, of_steps, strict=True):
+        step.terms.append(Term(of_step, weight, clip_low, clip_high, run=leaf.index))
+
+
+def overlong(leaf: Node, limit: int, buffer: int) -> float:
+    """Soft overlong penalty (DAPO, Eq. 13): 0 up to limit - buffer tokens of a run, then falling, -1 from limit on.
+
+    >>> from firstfault.tree import Task, Tree
+    >>> tree = Tree(Task("q", "a"), prompt=[1] * 50)
+    >>> leaf = tree.add(tree.root, rollout=0, action_tokens=[2] * 95)
+    >>> overlong(leaf, limit=200, buffer=20), overlong(leaf, limit=100, buffer=20), overlong(leaf, limit=90, buffer=20)
+    (0.0, -0.75, -1.0)
+    """
+    length = sum(len(step.action_tokens) + len(step.observation_tokens) for step in leaf.steps)
+    return min(0.0, max(-1.0, (limit - buffer - length) / buffer))

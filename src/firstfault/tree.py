@@ -54,13 +54,15 @@ class Term:
     A method that gives one advantage per node writes one term; a method that gives one per run writes a term for each
     run through the node, because a sum of clipped terms is not the clipped term of their sum. `advantage` is one
     number or one per action token. `weight` is the share of the loss that each token of the term has (see
-    `credit.run_weight`). The ratio is clipped to [1 - clip_low, 1 + clip_high].
+    `credit.run_weight`). The ratio is clipped to [1 - clip_low, 1 + clip_high]. `run` is the leaf of the one run that
+    the term is of, by its index, for losses over whole runs.
     """
 
     advantage: float | list[float]
     weight: float
     clip_low: float
     clip_high: float
+    run: int | None = None
 
     def on(self, tokens: int) -> list[float]:
         """The advantages of so many action tokens.
@@ -105,7 +107,7 @@ class Verdict:
 
 @dataclass(eq=False)
 class Node:
-    """One step. Positions in `logprobs` and `entropies` (nats) match `action_tokens`."""
+    """One step. Positions in `logprobs`, `entropies` and `reference_logprobs` (nats) match `action_tokens`."""
 
     parent: Node | None
     index: int
@@ -121,11 +123,15 @@ class Node:
     answer: str | None = None
     success: bool | None = None
     reward: float | None = None
+    judged: float | None = None  # the judge's reward, where a method has put another in its place
+    # under the policy that training began with, where a method asks for it
+    reference_logprobs: list[float] = field(default_factory=list)
     # what a method writes
     terms: list[Term] = field(default_factory=list)
     critical: bool = False
-    value: float | None = None
-    value_samples: int = 0
+    value: float | None = None  # of the state after this step
+    value_samples: int = 0  # the completions that it is a mean of; 0 for a critic's
+    value_target: float | None = None  # what a critic shall learn
     children: list[Node] = field(default_factory=list, repr=False)
 
     @property
@@ -239,8 +245,14 @@ class Tree:
         return [node for node in self.nodes if node.is_leaf]
 
     @property
+    def is_credited(self) -> bool:
+        """Whether a method has written anything on it, be it that nothing is learnt."""
+        return any(node.terms or node.value_target is not None for node in self.nodes)
+
+    @property
     def has_gradient(self) -> bool:
-        return any(term.has_gradient for node in self.nodes for term in node.terms)
+        """Whether anything is learnt from it: an advantage, or a value."""
+        return any(n.value_target is not None or any(term.has_gradient for term in n.terms) for n in self.nodes)
 
     def to_json(self) -> str:
         def plain(node: Node) -> dict[str, Any]:
@@ -286,6 +298,18 @@ class Tree:
         for node in self.steps:
             drawn[node] = drawn[node.parent].add(_line(node))
         return picture
+
+
+def independent_runs(*rewards: float, steps: int = 1, tokens: int = 2) -> Tree:
+    """A small tree to try things on: runs with these rewards that share nothing, of equal steps of equal lengths."""
+    tree = Tree(Task("q", "a"), prompt=[1])
+    for rollout, reward in enumerate(rewards):
+        node = tree.root
+        for _ in range(steps):
+            node = tree.add(node, rollout=rollout, action_tokens=[2] * tokens, logprobs=[-0.5] * tokens,
+                            entropies=[0.5] * tokens)  # fmt: skip
+        node.end, node.success, node.reward = "answer", reward > 0, float(reward)
+    return tree
 
 
 def _line(node: Node) -> Text:

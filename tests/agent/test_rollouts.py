@@ -288,6 +288,23 @@ def test_a_call_on_the_last_step_is_not_made(make_agent):
     assert tree.leaves[0].calls == []
 
 
+def test_calls_beyond_the_limit_are_not_made_and_the_agent_reads_so(make_agent):
+    log = Log()
+    agent = make_agent({(0, 0): f"{NOTE}\n{NOTE}", (0, 1): f"{NOTE}\n{NOTE}", (0, 2): NOTE, (0, 3): "42"}, [Notes(log)])
+    tree = new_tree(agent)
+
+    async def main() -> None:
+        async with Rollouts(agent, tree, 1) as rollouts:
+            rollouts.limit_calls(3)
+            await rollouts.sample(1)
+
+    run(main())
+    calls = [call for step in tree.steps for call in step.calls]
+    assert [call.failed for call in calls] == [None, None, None, "no calls left", "no calls left"]
+    assert "no tool calls are left" in calls[-1].output and tree.leaves[0].success
+    assert agent.max_calls is None
+
+
 def test_an_answer_may_be_empty(make_agent):
     tree = sampled(make_agent({(0, 0): ""}))
     assert (tree.leaves[0].end, tree.leaves[0].answer, tree.leaves[0].success) == ("answer", "", False)

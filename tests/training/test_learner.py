@@ -16,7 +16,7 @@ from firstfault.config import LearnerConfig, OptimizerConfig
 from firstfault.credit import credit_run
 from firstfault.engines.base import Sampling
 from firstfault.engines.transformers import TransformersEngine
-from firstfault.losses import clipped_surrogate, negative_log_likelihood
+from firstfault.losses import clipped_surrogate, negative_log_likelihood, value_error
 from firstfault.methods import GRPO
 from firstfault.training import score as score_module
 from firstfault.training.learner import Learner, micro_batches, term_batch
@@ -24,9 +24,10 @@ from firstfault.training.pack import pack, unique_tokens
 from firstfault.tree import Task, Term, Tree
 
 
-def make_learner(model, *, name="adamw", temperature=1.0, max_grad_norm=1e9, lr=1e-3, **config):
+def make_learner(model, *, name="adamw", temperature=1.0, max_grad_norm=1e9, lr=1e-3, critic=False, **config):
     optimizer = OptimizerConfig(name=name, lr=lr, muon_lr=1e-2, max_grad_norm=max_grad_norm)
-    return Learner(model, optimizer, LearnerConfig(**{"mini_batch": 64} | config), temperature=temperature)
+    config = LearnerConfig(**{"mini_batch": 64} | config)
+    return Learner(model, optimizer, config, temperature=temperature, critic=critic)
 
 
 def gradients(model, trees, loss=clipped_surrogate, **config):
@@ -528,6 +529,95 @@ def test_updates_raise_the_probability_of_what_succeeded(make_model, make_tree, 
     learner.update([tree], clipped_surrogate)
     with torch.no_grad():
         packed = pack([tree])
-        ratios = (learner.logprobs(packed)[0] - packed.old_logprobs).exp().tolist()
+        ratios = (learner.logprobs(packed, learner.hidden(packed))[0] - packed.old_logprobs).exp().tolist()
     assert ratios[0] > 1.1  # "3", which succeeded
     assert ratios[4] < 0.9  # "7", which failed
+
+
+def test_trees_without_credit_take_no_place_in_a_mini_batch(make_model, forest):
+    trees = credited(make_model(), forest())
+    bare = [Tree.from_json(tree.to_json()) for tree in trees]
+    for node in (node for tree in bare for node in tree.nodes):
+        node.terms = []
+    alone, _ = gradients(make_model(), trees, mini_batch=100)
+    ours, mixed = gradients(make_model(), [*bare, *trees], mini_batch=len(trees))
+    assert mixed["updates"] == 1 and not mixed["skipped_updates"]
+    assert_same_gradients(ours, alone, tolerance=1e-5)
+    assert make_learner(make_model()).update(bare, clipped_surrogate)["updates"] == 0
+
+
+def test_no_tree_refers_to_nothing(make_model):
+    model = make_model()
+    make_learner(model).refer([], model.state_dict())
+
+
+# What some methods need besides
+
+
+def test_reference_logprobs_are_those_of_the_other_weights(make_model, forest):
+    model, other = make_model(), make_model()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trees = credited(model, forest())
+    make_learner(model, max_tokens=40).refer(trees, other.state_dict())
+    for leaf in (leaf for tree in trees for leaf in tree.leaves):
+        for step, expected in log_probs(other, leaf):
+            assert step.reference_logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert trees[0].nodes[1].reference_logprobs != trees[0].nodes[1].logprobs
+
+
+def test_runs_and_trees_of_terms_and_states(make_tree):
+    trees = [make_tree("three levels"), make_tree("forks at the root")]
+    for tree in trees:
+        for leaf in tree.leaves:
+            credit_run(leaf, 1.0, aggregation="sequence", clip_low=0.2, clip_high=0.2)
+    packed = pack(trees)
+    runs = [(tree, leaf) for tree in range(2) for leaf in trees[tree].leaves]
+    assert len(packed.term_run.unique()) == len(runs)
+    for run in packed.term_run.unique():
+        of_run = packed.term_run == run
+        [tree] = packed.term_tree[of_run].unique().tolist()
+        tokens = sorted(packed.targets[packed.term_token[of_run]].tolist())
+        number = int(run) - (len(trees[0].nodes) if tree else 0)
+        leaf = trees[tree].nodes[number]
+        assert tokens == sorted(token for step in leaf.steps for token in step.action_tokens)
+    assert packed.state_nodes == [n for tree in trees for n in depth_first(tree.root) if n.children]
+    for node, at in zip(packed.state_nodes, packed.states.tolist(), strict=True):
+        assert packed.plan.positions[at] == len(node.tokens) - 1 and packed.tokens[at] == node.tokens[-1]
+
+
+def depth_first(node):
+    yield node
+    for child in node.children:
+        yield from depth_first(child)
+
+
+def test_the_critic_learns_what_it_is_taught(make_model, forest):
+    learner = make_learner(make_model(), lr=3e-3, critic=True)
+    trees = credited(make_model(), forest())
+    states = [node for tree in trees for node in tree.nodes if node.children]
+    for node in (node for tree in trees for node in tree.nodes):
+        node.terms = []
+        node.value_target = 0.3 * (sum(node.tokens) % 3) if node.children else None
+    learner.value(trees)
+    assert {node.value for tree in trees for node in tree.nodes} == {0.0, None}
+    for _ in range(150):
+        learner.update(trees, value_error)
+    learner.value(trees)
+    assert max(abs(node.value - node.value_target) for node in states) < 0.15
+    again = make_learner(make_model(), critic=True)
+    again.load_state(learner.state())
+    assert torch.equal(again.critic.weight, learner.critic.weight)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 10_000])
+def test_the_critics_error_is_a_mean_over_the_states_of_the_mini_batch(make_model, forest, max_tokens):
+    trees = credited(make_model(), forest())
+    for tree in trees:
+        for node in tree.nodes:
+            node.value_target = 1.0 if node.children else None
+    learner = make_learner(make_model(), critic=True, max_tokens=max_tokens)
+    assert learner.update(trees, value_error)["loss"] == pytest.approx(0.5)  # it says 0

@@ -31,6 +31,8 @@ from firstfault.tree import load_trees
 METHODS = {
     "elpo": ["--method", "elpo", "--method.rollouts", "8"],
     "grpo": ["--method", "grpo", "--method.rollouts", "4"],
+    "astarpo": ["--method", "astarpo", "--method.rollouts", "4"],  # which needs a reference
+    "ppo": ["--method", "ppo", "--method.rollouts", "4"],  # which needs a critic
 }
 
 
@@ -146,6 +148,8 @@ def test_config_toml_gives_the_run_again(train, tmp_path):
 
 
 RESUMED = {
+    "reference": ["--checkpoint-every", "1", "--method", "astarpo"],
+    "critic": ["--checkpoint-every", "1", "--method", "ppo"],
     "Muon": ["--checkpoint-every", "1", "--optimizer.name", "muon"],
     "evaluated each": ["--checkpoint-every", "1", "--evaluation.every", "1"],
     "several passes": ["--checkpoint-every", "1", "--learner.epochs", "2", "--method", "grpo"],

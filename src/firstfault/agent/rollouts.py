@@ -30,7 +30,8 @@ class Judge(Protocol):
 class Agent:
     """A policy with its tools, and the limits of its runs.
 
-    `sampling.max_new_tokens` bounds one step, `max_context` the whole run in tokens, `max_steps` its steps.
+    `sampling.max_new_tokens` bounds one step, `max_context` the whole run in tokens, `max_steps` its steps, `max_calls`
+    its tool calls: further ones are not made, and the agent reads so.
     """
 
     engine: Engine
@@ -40,6 +41,7 @@ class Agent:
     sampling: Sampling
     max_steps: int = 16
     max_context: int = 4096
+    max_calls: int | None = None
 
     async def step(self, tree: Tree, node: Node, session: Session, rollout: int, hold: Hold) -> Node:
         """Let the agent act once after `node`, run the calls it makes, and add what came of it to the tree."""
@@ -58,8 +60,10 @@ class Agent:
         elif step.depth == self.max_steps:
             step.end = "max_steps"
         else:
+            made = sum(len(earlier.calls) for earlier in node.path)
             for call in message.calls:
-                step.calls.append(await _run(call, session))
+                left = self.max_calls is None or made + len(step.calls) < self.max_calls
+                step.calls.append(await _run(call, session) if left else _refused(call))
             observation = self.chat.observe(done.tokens, [(call.name, call.output) for call in step.calls])
             if len(observation) + len(done.tokens) >= room:
                 step.end = "context"
@@ -77,6 +81,10 @@ async def _run(call: ParsedCall, session: Session) -> Call:
         return Call(call.name, call.arguments, output=f"Error: {call.error}", failed="malformed")
     seen = await session.call(call.name, call.arguments)
     return Call(call.name, call.arguments, output=seen.text, failed=seen.failed, seconds=seen.seconds)
+
+
+def _refused(call: ParsedCall) -> Call:
+    return Call(call.name, call.arguments, output="Error: no tool calls are left; answer now", failed="no calls left")
 
 
 class Rollouts:
@@ -97,27 +105,42 @@ class Rollouts:
     def remaining(self) -> int:
         return self.budget - self.spent
 
+    def limit_calls(self, n: int) -> None:
+        """Let runs make no more than `n` tool calls from here on."""
+        self.agent = replace(self.agent, max_calls=n)
+
     async def sample(self, n: int) -> list[Node]:
         """Sample `n` whole rollouts side by side; returns their leaves."""
         return await self.continue_from(self.tree.root, n)
 
     async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
-        """Sample `n` completions after `node` side by side; returns their leaves.
+        """Sample `n` completions after `node` side by side; returns their leaves. See `continue_all`.
+
+        Raises:
+            ValueError: if the budget has less than `n` left, or if the run ended at `node`.
+        """
+        if n < 0 or node.is_leaf:
+            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
+        return await self.continue_all([node] * n)
+
+    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
+        """Sample a completion after each of `nodes`, all side by side; returns their leaves.
 
         One whose tools can't be brought back to where they stood is discarded: it counts, and has no leaf. Any other
         error of one of them ends them all.
 
         Raises:
-            ValueError: if the budget has less than `n` left, or if the run ended at `node`.
+            ValueError: if there are more than the budget has left, or if a run ended at one of them.
         """
-        if not 0 <= n <= self.remaining or node.is_leaf:
-            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
-        first, self.spent = self.spent, self.spent + n
-        sessions = [self._sessions[node].fork() for _ in range(n)]
-        holds = [self._hold.fork() for _ in range(n)]
-        rollouts = zip(range(first, first + n), sessions, holds, strict=True)
+        if len(nodes) > self.remaining or any(node.is_leaf for node in nodes):
+            ended = next((node.end for node in nodes if node.is_leaf), None)
+            raise ValueError(f"asked for {len(nodes)} of {self.remaining} rollouts after {ended or 'open steps'}")
+        first, self.spent = self.spent, self.spent + len(nodes)
+        sessions = [self._sessions[node].fork() for node in nodes]
+        holds = [self._hold.fork() for _ in nodes]
+        rollouts = zip(nodes, range(first, self.spent), sessions, holds, strict=True)
         try:
-            ends = await _all([self._complete(node, *rollout) for rollout in rollouts])
+            ends = await side_by_side([self._complete(*rollout) for rollout in rollouts])
             return [leaf for leaf in ends if leaf is not None]
         finally:
             for hold in holds:
@@ -155,7 +178,7 @@ class Rollouts:
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
 
 
-async def _all(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def side_by_side(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Run them side by side; what breaks one of them ends them all."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

@@ -8,10 +8,12 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from firstfault.agent.batch import Batch
 from firstfault.agent.rollouts import Rollouts
-from firstfault.credit import Aggregation
+from firstfault.credit import Aggregation, credit_run
 from firstfault.losses import TermBatch, clipped_surrogate
-from firstfault.tree import Tree
+from firstfault.rewards import REWARDS, RewardName
+from firstfault.tree import Node, Tree
 
 
 class Method(BaseModel):
@@ -24,13 +26,35 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     paper: ClassVar[str]
+    needs_reference: ClassVar[bool] = False  # the log-probabilities of the policy that training began with
+    needs_values: ClassVar[bool] = False  # a critic's values of all states, and that it learns `Node.value_target`
 
     rollouts: int = Field(16, ge=1, description="rollouts per task; every sampled completion counts")
     aggregation: Aggregation = Field("sequence", description="every run has the same say, or every token")
+    reward: RewardName = Field("judge", description="the judge's, or one that is shaped (see docs/rewards.md)")
+
+    async def explore_all(self, batch: Batch) -> list[Tree]:
+        """Spend the budget of an iteration; by default the same on each of its tasks."""
+        return await batch.grow(batch.draw(batch.size), self.explore, self.rollouts)
 
     async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
         """Spend the budget of one task on growing its tree; by default on independent rollouts."""
         await rollouts.sample(rollouts.remaining)
+
+    def rewards(self, tree: Tree) -> list[float]:
+        """What the leaves are worth by `reward`."""
+        return [REWARDS[self.reward](tree, leaf) for leaf in tree.leaves]
+
+    def shape(self, trees: Sequence[Tree]) -> None:
+        """Put the rewards that `credit` reads in the place of the judge's, and take back what earlier credit wrote."""
+        for tree in trees:
+            for leaf, reward in zip(tree.leaves, self.rewards(tree), strict=True):
+                leaf.judged = leaf.reward if leaf.judged is None else leaf.judged
+                leaf.reward = reward
+            for node in tree.nodes:
+                node.terms, node.critical, node.value_target = [], False, None
+            for verdict in tree.verdicts:
+                verdict.marked = False
 
     def credit(self, trees: Sequence[Tree]) -> None:
         """Write terms on the nodes of the trees of one batch."""
@@ -39,3 +63,31 @@ class Method(BaseModel):
     def loss(self, batch: TermBatch) -> Tensor:
         """The loss of the terms of a micro-batch."""
         return clipped_surrogate(batch)
+
+
+class Clipped(Method):
+    """A method whose loss is the clipped surrogate, with the same bounds on every token."""
+
+    clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is clipped below at 1 - clip_low")
+    clip_high: float = Field(0.2, ge=0, description="and above at 1 + clip_high")
+
+    def credit_run(self, leaf: Node, advantage: float | Sequence[float | list[float]]) -> None:
+        """See `credit.credit_run`."""
+        credit_run(leaf, advantage, aggregation=self.aggregation, clip_low=self.clip_low, clip_high=self.clip_high)
+
+    def credit_runs(self, tree: Tree, advantages: Sequence[float]) -> None:
+        """One advantage for each run of the tree."""
+        for leaf, advantage in zip(tree.leaves, advantages, strict=True):
+            self.credit_run(leaf, advantage)
+
+
+class Grouped(Clipped):
+    """A clipped method that draws other tasks with what it saves on each: a group is a part of the budget."""
+
+    rollouts: int = Field(16, ge=2, description="rollouts for each task that is due; every sampled completion counts")
+    group: int | None = Field(None, ge=2, description="rollouts of a task; by default half of the budget")
+
+    @property
+    def size(self) -> int:
+        """Rollouts of a group, two at least."""
+        return min(self.group or max(2, self.rollouts // 2), self.rollouts)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from firstfault.credit import credit_run, normalize
-from firstfault.methods.base import Method
+from firstfault.credit import mean, normalize
+from firstfault.methods.base import Clipped
 from firstfault.tree import Tree
 
 
-class GRPO(Method):
+class GRPO(Clipped):
     """Every token of run i has the advantage A_i = (R_i - mean R) / (std R + ε) over the runs of its task.
 
     Source: Shao et al., DeepSeekMath, arXiv 2402.03300, Eq. 3 and Sec. 4.1.2 (outcome supervision). The KL term is
     off. Rewards [1, 1, 0] give:
 
-    >>> from firstfault.tree import Task
-    >>> tree = Tree(Task("q", "a"), prompt=[1])
-    >>> for i, reward in enumerate([1.0, 1.0, 0.0]):
-    ...     _ = tree.add(tree.root, rollout=i, action_tokens=[2, 3], end="answer", success=reward > 0, reward=reward)
+    >>> from firstfault.tree import independent_runs
+    >>> tree = independent_runs(1, 1, 0)
     >>> GRPO().credit([tree])
     >>> [round(leaf.advantage, 3) for leaf in tree.leaves]
     [0.707, 0.707, -1.414]
@@ -29,14 +27,10 @@ class GRPO(Method):
 
     paper: ClassVar[str] = "DeepSeekMath, arXiv 2402.03300"
 
-    clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is clipped below at 1 - clip_low")
-    clip_high: float = Field(0.2, ge=0, description="and above at 1 + clip_high")
+    scale: Literal["std", "none"] = Field("std", description="none: no division by the standard deviation (Dr. GRPO)")
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
-            advantages = normalize([leaf.reward for leaf in tree.leaves])
-            for step in tree.steps:
-                step.terms = []
-            for leaf, advantage in zip(tree.leaves, advantages, strict=True):
-                credit_run(leaf, advantage, aggregation=self.aggregation,
-                           clip_low=self.clip_low, clip_high=self.clip_high)  # fmt: skip
+            rewards = [leaf.reward for leaf in tree.leaves]
+            scores = normalize(rewards) if self.scale == "std" else [r - mean(rewards) for r in rewards]
+            self.credit_runs(tree, scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,17 +27,30 @@ Loss = Callable[[TermBatch], Tensor]
 class Learner:
     """Trains `model` in place; its attention is replaced by ours.
 
-    `temperature` is that of sampling, so that ratios compare like with like.
+    `temperature` is that of sampling, so that ratios compare like with like. `critic` adds a linear head that tells
+    the value of a state from the model's last hidden state, starts at 0 and learns at AdamW's rate.
     """
 
     def __init__(
-        self, model: PreTrainedModel, optimizer: OptimizerConfig, config: LearnerConfig, *, temperature: float = 1.0
+        self,
+        model: PreTrainedModel,
+        optimizer: OptimizerConfig,
+        config: LearnerConfig,
+        *,
+        temperature: float = 1.0,
+        critic: bool = False,
     ):
         self.model = use_planned_attention(model)
         self.config = config
         self.max_grad_norm = optimizer.max_grad_norm
         self.temperature = temperature
         self.optimizers = _optimizers(model, optimizer)
+        self.critic: torch.nn.Linear | None = None
+        if critic:
+            self.critic = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
+            torch.nn.init.zeros_(self.critic.weight)
+            torch.nn.init.zeros_(self.critic.bias)
+            self.optimizers[-1].add_param_group({"params": list(self.critic.parameters())})
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["initial_lr"] = group["lr"]
 
@@ -50,10 +64,13 @@ class Learner:
         return self.model.state_dict()
 
     def state(self) -> dict[str, Any]:
-        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+        critic = {"critic": self.critic.state_dict()} if self.critic else {}
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], **critic}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over the optimizers' moments; learning rates and decay stay as configured here."""
+        if self.critic:
+            self.critic.load_state_dict(state["critic"])
         if len(state["optimizers"]) != len(self.optimizers):
             raise UserError("the checkpoint was written with another optimizer; set optimizer.name as it was.")
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -65,7 +82,7 @@ class Learner:
     def update(self, trees: Sequence[Tree], loss: Loss, seed: tuple[int, ...] = ()) -> dict[str, float]:
         """Train on a batch: `epochs` times over its trees in an order drawn from `seed`, an update per mini-batch.
 
-        Mini-batches without any gradient are skipped.
+        Trees that carry no credit are left out; mini-batches without any gradient are skipped.
 
         Returns:
             Means over action tokens (`entropy`), over terms and their tokens (`kl_sampler`, `ratio_*`, `clip_*`), over
@@ -73,6 +90,7 @@ class Learner:
         """
         sums: dict[str, float] = defaultdict(float)
         order = random.Random(str(seed))
+        trees = [tree for tree in trees if tree.is_credited]  # the others take no place in a mini-batch
         for _ in range(self.config.epochs):
             shuffled = list(trees)
             order.shuffle(shuffled)
@@ -84,6 +102,7 @@ class Learner:
         total = sum(
             term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms
         )
+        states = sum(node.value_target is not None for tree in trees for node in tree.nodes)
         trees = [tree for tree in trees if tree.has_gradient]  # the others only count in the total
         if not trees:
             sums["skipped_updates"] += 1
@@ -91,14 +110,22 @@ class Learner:
         for batch in micro_batches(trees, self.config.max_tokens):
             packed = pack(batch, self.model.device)
             with autocast(self.model):
-                logprobs, entropies = self.logprobs(packed)
+                hidden = self.hidden(packed)
+                logprobs, entropies = self.logprobs(packed, hidden)
             terms = term_batch(packed, logprobs, total)
+            if self.critic:
+                targets = [node.value_target for node in packed.state_nodes]
+                learns = torch.tensor([target is not None for target in targets], device=hidden.device)
+                terms.values = self.critic(hidden[packed.states[learns]].float())[:, 0]
+                terms.value_targets = terms.values.new_tensor([target for target in targets if target is not None])
+                terms.total_states = states
             value = loss(terms)
             value.backward()
             sums["loss"] += value.item()
             sums["trained_tokens"] += len(packed.tokens)
             _measure(terms, packed, entropies, sums)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        critic = self.critic.parameters() if self.critic else ()
+        norm = torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *critic], self.max_grad_norm)
         if not norm.isfinite():
             raise UserError(
                 f"the gradient is {norm.item()}: training diverged, and the newest checkpoint is from before; go on "
@@ -110,11 +137,47 @@ class Learner:
         sums["gradient_norm"] += norm.item()
         sums["updates"] += 1
 
-    def logprobs(self, packed: Packed) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def refer(self, trees: Sequence[Tree], weights: dict[str, Tensor]) -> None:
+        """Write on each step of the trees how likely its action is with other weights of the model."""
+        with holding(self.model, weights):
+            for batch in micro_batches(trees, self.config.max_tokens):
+                packed = pack(batch, self.model.device)
+                with autocast(self.model):
+                    logprobs, _ = self.logprobs(packed, self.hidden(packed))
+                parts = logprobs.float().cpu().split([len(step.action_tokens) for step in packed.steps])
+                for step, part in zip(packed.steps, parts, strict=True):
+                    step.reference_logprobs = part.tolist()
+
+    @torch.no_grad()
+    def value(self, trees: Sequence[Tree]) -> None:
+        """Write the critic's value on each node behind which runs go on."""
+        for batch in micro_batches(trees, self.config.max_tokens):
+            packed = pack(batch, self.model.device)
+            with autocast(self.model):
+                hidden = self.hidden(packed)[packed.states]
+            for node, value in zip(packed.state_nodes, self.critic(hidden.float())[:, 0].tolist(), strict=True):
+                node.value = value
+
+    def hidden(self, packed: Packed) -> Tensor:
+        """Last hidden states [N, d]."""
+        return hidden_states(self.model, packed.tokens, packed.plan.positions, packed.plan)
+
+    def logprobs(self, packed: Packed, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities [A] of the action tokens, with gradient, and entropies [A] (nats) without."""
-        hidden = hidden_states(self.model, packed.tokens, packed.plan.positions, packed.plan)
         hidden = F.embedding(packed.predicted_by, hidden)
         return score(self.model.get_output_embeddings(), hidden, packed.targets, self.temperature)
+
+
+@contextmanager
+def holding(model: PreTrainedModel, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The model with other weights for a while."""
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    try:
+        model.load_state_dict(weights)
+        yield
+    finally:
+        model.load_state_dict(own)
 
 
 def term_batch(packed: Packed, logprobs: Tensor, total_weight: float) -> TermBatch:
@@ -126,6 +189,9 @@ def term_batch(packed: Packed, logprobs: Tensor, total_weight: float) -> TermBat
         clip_low=packed.clip_low,
         clip_high=packed.clip_high,
         total_weight=total_weight,
+        runs=packed.term_run,
+        trees=packed.term_tree,
+        reference_logprobs=packed.reference_logprobs[packed.term_token] if len(packed.reference_logprobs) else None,
     )
 
 
@@ -137,7 +203,8 @@ def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[Tree]
             yield batch
             batch = []
         batch.append(tree)
-    yield batch
+    if batch:
+        yield batch
 
 
 def _optimizers(model: PreTrainedModel, config: OptimizerConfig) -> list[torch.optim.Optimizer]:

@@ -6,12 +6,16 @@ import asyncio
 import gc
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 
 import torch
 from accelerate import Accelerator
 from rich.console import Console
+from torch import Tensor
 
+from firstfault.agent.batch import Batch, Tasks
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
@@ -22,23 +26,34 @@ from firstfault.tasks.base import TaskSource
 from firstfault.training.build import build_agent, run_tools, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
-from firstfault.training.learner import Learner
+from firstfault.training.learner import Learner, holding
 from firstfault.training.metrics import tree_metrics
 from firstfault.training.progress import progress
 from firstfault.training.validate import validate
 from firstfault.tree import Task, Tree, save_trees
 
 
-async def grow(method: Method, agent: Agent, tasks: Sequence[Task], key: tuple[int, ...]) -> list[Tree]:
-    """Explore all tasks side by side, each with the method's budget."""
+async def grow(
+    method: Method,
+    agent: Agent,
+    tasks: Sequence[Task],
+    key: tuple[int, ...],
+    more: Tasks = lambda first, n: [],
+    reference: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> list[Tree]:
+    """Explore an iteration's tasks with the method's budget for each.
 
-    async def one(number: int, task: Task) -> Tree:
-        tree = Tree(task, agent.chat.prompt(task.question), key=(*key, number))
-        async with Rollouts(agent, tree, method.rollouts) as rollouts:
-            await method.explore(tree, rollouts)
-        return tree
+    `more` are for methods that draw other tasks, too; within `reference`, the engine has the reference policy.
+    """
 
-    return await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks)))
+    def stream(first: int, n: int) -> Sequence[Task]:
+        own = tasks[first : first + n]
+        return [*own, *more(max(0, first - len(tasks)), n - len(own))]
+
+    def start(task: Task, number: int, rollouts: int) -> Rollouts:
+        return Rollouts(agent, Tree(task, agent.chat.prompt(task.question), key=(*key, number)), rollouts)
+
+    return await method.explore_all(Batch(len(tasks), len(tasks) * method.rollouts, stream, start, reference))
 
 
 class Trainer:
@@ -88,7 +103,13 @@ class Trainer:
             self.folder.check_same(config)
         self.iteration, start = checkpoint or (0, start_model(config, source, self.console, tools))
         model, self.tokenizer = load_policy(str(start), self.accelerator.device)
-        self.learner = Learner(model, config.optimizer, config.learner, temperature=config.agent.temperature)
+        self.learner = Learner(
+            model,
+            config.optimizer,
+            config.learner,
+            temperature=config.agent.temperature,
+            critic=method.needs_values,
+        )
         if checkpoint:
             self.learner.load_state(load_state(start))
         self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
@@ -138,9 +159,14 @@ class Trainer:
         tasks = self.source.train(config.seed, (self.iteration - 1) * config.batch, config.batch)
         self.engine.counts.clear()
         start = time.perf_counter()
-        trees = await grow(self.method, self.agent, tasks, key)
+        trees = await grow(self.method, self.agent, tasks, key, self._more, self._as_reference)
         explored = time.perf_counter()
+        if self.method.needs_values:
+            self.learner.value(trees)
+        self.method.shape(trees)
         self.method.credit(trees)
+        if self.method.needs_reference:
+            self.learner.refer([tree for tree in trees if tree.has_gradient], self._reference)
         self.learner.scale_lr(config.optimizer.scale(self.iteration, config.steps))
         learnt = self.learner.update(trees, self.method.loss, seed=key)
         self.engine.load(self.learner.weights())
@@ -157,6 +183,26 @@ class Trainer:
         self.folder.log(row)
         self.accelerator.log(row, step=self.iteration)
         return row
+
+    def _more(self, first: int, n: int) -> Sequence[Task]:
+        """Tasks beyond those that are due in this iteration, from a stream of their own."""
+        config = self.config
+        apart = (self.iteration - 1) * config.batch * self.method.rollouts
+        return self.source.train(config.seed + 1_000_003, apart + first, n)
+
+    @cached_property
+    def _reference(self) -> dict[str, Tensor]:
+        """The weights that training began with."""
+        return load_policy(str(self.folder.checkpoint(0)), self.accelerator.device)[0].state_dict()
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        try:
+            with holding(self.learner.model, self._reference):
+                self.engine.load(self.learner.weights())  # what it knows of prefixes is another policy's
+                yield
+        finally:
+            self.engine.load(self.learner.weights())
 
     async def _evaluate(self) -> None:
         if not self.held_out:

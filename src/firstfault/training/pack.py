@@ -47,7 +47,10 @@ class Packed:
     """Some trees in one row of N tokens, with A action tokens and T terms.
 
     `predicted_by` [A] is where the token before each action token stands: for the first token of a branch that is the
-    last of the parent, for every child. `term_token` [T] says which action token a term is on.
+    last of the parent, for every child. `term_token` [T] says which action token a term is on, `term_run` [T] which run
+    it is of (-1: of several), `term_tree` [T] which tree. `steps` are the nodes in the order of their action tokens.
+    `states` [S] is where the last token before each state with a successor stands (the end of the prompt, or of a tool
+    output), `state_nodes` the node that it ends.
     """
 
     tokens: Tensor  # [N]
@@ -61,6 +64,12 @@ class Packed:
     weights: Tensor  # [T]
     clip_low: Tensor  # [T]
     clip_high: Tensor  # [T]
+    term_run: Tensor  # [T]
+    term_tree: Tensor  # [T]
+    reference_logprobs: Tensor  # [A], or [0] if there are none
+    steps: list[Node]
+    states: Tensor  # [S]
+    state_nodes: list[Node]
 
 
 @dataclass
@@ -76,6 +85,12 @@ class _Row:
     weights: list[float] = field(default_factory=list)
     clip_low: list[float] = field(default_factory=list)
     clip_high: list[float] = field(default_factory=list)
+    term_run: list[int] = field(default_factory=list)
+    term_tree: list[int] = field(default_factory=list)
+    reference_logprobs: list[float] = field(default_factory=list)
+    steps: list[Node] = field(default_factory=list)
+    states: list[int] = field(default_factory=list)
+    state_nodes: list[Node] = field(default_factory=list)
     segments: list[_Segment] = field(default_factory=list)
 
 
@@ -91,8 +106,10 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
         ValueError: if a step has log-probabilities, or a term advantages, for another number of tokens than its own.
     """
     row = _Row()
-    for tree in trees:
-        _add(row, tree)
+    nodes = 0  # of earlier trees, which keeps the runs of trees apart
+    for number, tree in enumerate(trees):
+        _add(row, tree, number, nodes)
+        nodes += len(tree.nodes)
     tensor = lambda values, dtype=torch.float32: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
     return Packed(
         tokens=tensor(row.tokens, torch.long),
@@ -106,10 +123,16 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
         weights=tensor(row.weights),
         clip_low=tensor(row.clip_low),
         clip_high=tensor(row.clip_high),
+        term_run=tensor(row.term_run, torch.long),
+        term_tree=tensor(row.term_tree, torch.long),
+        reference_logprobs=tensor(row.reference_logprobs),
+        steps=row.steps,
+        states=tensor(row.states, torch.long),
+        state_nodes=row.state_nodes,
     )
 
 
-def _add(row: _Row, tree: Tree) -> None:
+def _add(row: _Row, tree: Tree, number: int, nodes: int) -> None:
     """Append a tree, depth first, so that the steps of a segment stand side by side."""
     ends: dict[Node, int] = {}  # the index of the last token up to and with a node
     inside: dict[Node, _Segment] = {}
@@ -132,6 +155,8 @@ def _add(row: _Row, tree: Tree) -> None:
         if len(node.logprobs) != len(action):
             raise ValueError(f"step {node.index} has {len(node.logprobs)} log-probabilities on {len(action)} tokens")
         row.old_logprobs += node.logprobs
+        row.reference_logprobs += node.reference_logprobs
+        row.steps.append(node)
         row.localized += [critical[node]] * len(action)
         row.tokens += node.action_tokens
         for term in node.terms:
@@ -140,11 +165,16 @@ def _add(row: _Row, tree: Tree) -> None:
             row.weights += [term.weight] * len(action)
             row.clip_low += [term.clip_low] * len(action)
             row.clip_high += [term.clip_high] * len(action)
+            row.term_run += [-1 if term.run is None else nodes + term.run] * len(action)
+            row.term_tree += [number] * len(action)
         row.tokens += node.observation_tokens
         segment.end = len(row.tokens)
         row.positions += range(len(segment.before) + len(row.positions) - segment.start,
                                len(segment.before) + len(row.tokens) - segment.start)  # fmt: skip
         ends[node] = len(row.tokens) - 1 if len(row.tokens) > segment.start else before
+        if node.children:
+            row.states.append(ends[node])
+            row.state_nodes.append(node)
         stack.extend(reversed(node.children))
 
 

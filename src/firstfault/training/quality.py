@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstfault.methods.base import Method
 from firstfault.tasks.planted import PlantedProcess
-from firstfault.training.tabular import TabularPolicy, gradients, grow, success_probability
+from firstfault.training.tabular import TabularPolicy, credit, gradients, grow, success_probability
 from firstfault.tree import Node, Task, Tree, Verdict
 
 
@@ -113,18 +113,21 @@ def learn(
     the same tasks, and equal keys give equal rollouts, so that curves of one seed are paired. Success is that on the
     tasks `held_out`.
     """
-    policy, number = TabularPolicy.first(process), 0
+    first, number = TabularPolicy.first(process), 0
+    policy = first
     spent = Point(0, 0, success_probability(process, held_out, policy))
     points = [spent]
     for _ in range(steps):
         trees: list[Tree] = []
-        while len(trees) < prompts if tokens is None else sum(map(action_tokens, trees)) < tokens:
-            trees += grow(method, process, policy, process.train(seed, number, 1), (seed, number))
-            number += 1
-        method.credit(trees)
+        while not trees if tokens is None else sum(map(action_tokens, trees)) < tokens:
+            tasks = process.train(seed, number, prompts if tokens is None else 1)
+            trees += grow(method, process, policy, tasks, (seed, number), reference=first)
+            number += len(tasks)
+        credit(method, trees, process, reference=first)
+        credited = [tree for tree in trees if tree.is_credited]
         logits = policy.logits
-        for i in range(min(mini_batches, len(trees))):
-            direction = gradients(method, trees[i::mini_batches], logits).sum(0)
+        for i in range(min(mini_batches, len(credited))):
+            direction = gradients(method, credited[i::mini_batches], logits).sum(0)
             if norm := direction.norm():
                 logits = logits + step_size * direction / norm
         policy = TabularPolicy(logits)

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from firstfault.agent.batch import Batch
+from firstfault.credit import mean
 from firstfault.methods.base import Method
 from firstfault.tasks.planted import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
 from firstfault.training.learner import term_batch
@@ -55,20 +59,37 @@ class TabularRollouts:
         self.budget = budget
         self.spent = 0
 
+    async def __aenter__(self) -> TabularRollouts:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
     @property
     def remaining(self) -> int:
         return self.budget - self.spent
+
+    def limit_calls(self, n: int) -> None:
+        """Nothing is called here."""
 
     async def sample(self, n: int) -> list[Node]:
         return await self.continue_from(self.tree.root, n)
 
     async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
-        if not 0 <= n <= self.remaining or node.is_leaf:
+        if n < 0 or node.is_leaf:
             raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
-        first, self.spent = self.spent, self.spent + n
+        return await self.continue_all([node] * n)
+
+    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
+        if len(nodes) > self.remaining or any(node.is_leaf for node in nodes):
+            ended = next((node.end for node in nodes if node.is_leaf), None)
+            raise ValueError(f"asked for {len(nodes)} of {self.remaining} rollouts after {ended or 'open steps'}")
+        return [self._continue(node) for node in nodes]
+
+    def _continue(self, node: Node) -> Node:
+        rollout, self.spent = self.spent, self.spent + 1
         states = self.process.states(self.tree.task, node)
-        flawless = all(state.phase == "good" for state in states)
-        return [self._complete(node, states[-1], first + i, flawless) for i in range(n)]
+        return self._complete(node, states[-1], rollout, all(state.phase == "good" for state in states))
 
     def _complete(self, node: Node, state: State, rollout: int, flawless: bool) -> Node:
         draw = random.Random(f"{self.tree.key} {rollout}").random
@@ -97,18 +118,55 @@ class TabularRollouts:
 
 
 def grow(
-    method: Method, process: PlantedProcess, policy: TabularPolicy, tasks: Sequence[Task], key: tuple[int, ...]
+    method: Method,
+    process: PlantedProcess,
+    policy: TabularPolicy,
+    tasks: Sequence[Task],
+    key: tuple[int, ...],
+    reference: TabularPolicy | None = None,
 ) -> list[Tree]:
-    """Explore every task with the method's budget; task number i has the key (*key, i)."""
+    """Explore every task with the method's budget; task number i has the key (*key, i).
 
-    async def explore() -> None:
-        for tree in trees:
-            await method.explore(tree, TabularRollouts(process, policy, tree, method.rollouts))
+    `reference` is the policy that training began with, by default the present one.
+    """
+    present = policy
 
-    prompt = lambda task: [FIRST_ROW + process.row(task, State())]  # noqa: E731
-    trees = [Tree(task, prompt(task), key=(*key, i)) for i, task in enumerate(tasks)]
-    asyncio.run(explore())
-    return trees
+    def stream(first: int, n: int) -> Sequence[Task]:
+        own = tasks[first : first + n]
+        return [*own, *process.train(1_000_003 * (key[0] + 1) + sum(key[1:]), first, n - len(own))]
+
+    def start(task: Task, number: int, rollouts: int) -> TabularRollouts:
+        tree = Tree(task, [FIRST_ROW + process.row(task, State())], key=(*key, number))
+        return TabularRollouts(process, present, tree, rollouts)
+
+    @contextmanager
+    def as_reference() -> Iterator[None]:
+        nonlocal present
+        present = reference or policy
+        yield
+        present = policy
+
+    batch = Batch(len(tasks), len(tasks) * method.rollouts, stream, start, as_reference)
+    return asyncio.run(method.explore_all(batch))
+
+
+def credit(method: Method, trees: Sequence[Tree], process: PlantedProcess, reference: TabularPolicy) -> None:
+    """The method's rewards and credit, and how likely the policy that training began with is to act so.
+
+    A critic, where the method needs one, knows the mean reward of the runs that saw the same row in these trees.
+    """
+    if method.needs_values:
+        rewards: dict[int, list[float]] = defaultdict(list)
+        for node in (node for tree in trees for node in tree.nodes if node.children):
+            rewards[node.observation_tokens[0]] += [leaf.reward for leaf in node.leaves]
+        for node in (node for tree in trees for node in tree.nodes if node.children):
+            node.value = mean(rewards[node.observation_tokens[0]])
+    method.shape(trees)
+    method.credit(trees)
+    for step in (step for tree in trees for step in tree.steps if method.needs_reference):
+        row, (action, *filler) = step.parent.observation_tokens[0] - FIRST_ROW, step.action_tokens
+        likely = reference.logprobs[row][action] if row < process.rows else 0.0
+        step.reference_logprobs = [likely] + [0.0] * len(filler)
 
 
 def gradients(method: Method, trees: Sequence[Tree], logits: Tensor) -> Tensor:

@@ -1,0 +1,43 @@
+"""REINFORCE++: advantages normalized over the whole batch instead of each group."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from firstfault.credit import mean, normalize
+from firstfault.methods.base import Clipped
+from firstfault.tree import Tree
+
+
+class ReinforcePP(Clipped):
+    """A'_i = R_i, less the mean of its group with baseline = "group"; then A = (A' - mean) / std over the whole batch.
+
+    Source: Hu et al., REINFORCE++, arXiv 2501.03262v9. Baseline "none" is REINFORCE++ itself, meant for one run a
+    prompt; "group" is REINFORCE++-baseline. The KL term is off. Two groups, with rewards [1, 0] and [1, 1]:
+
+    >>> from firstfault.tree import independent_runs
+    >>> trees = [independent_runs(1, 0), independent_runs(1, 1)]
+    >>> ReinforcePP().credit(trees)
+    >>> [round(leaf.advantage, 3) for tree in trees for leaf in tree.leaves]
+    [1.414, -1.414, 0.0, 0.0]
+    >>> trees = [independent_runs(1, 0), independent_runs(1, 1)]
+    >>> ReinforcePP(baseline="none").credit(trees)
+    >>> [round(leaf.advantage, 3) for tree in trees for leaf in tree.leaves]
+    [0.577, -1.732, 0.577, 0.577]
+    """
+
+    paper: ClassVar[str] = "REINFORCE++, arXiv 2501.03262"
+
+    baseline: Literal["group", "none"] = Field("group", description="group: subtract the mean of the task's runs first")
+
+    def credit(self, trees: Sequence[Tree]) -> None:
+        rewards = [[leaf.reward for leaf in tree.leaves] for tree in trees]
+        if self.baseline == "group":
+            rewards = [[reward - mean(group) for reward in group] for group in rewards]
+        advantages = iter(normalize(list(itertools.chain(*rewards))))
+        for tree, group in zip(trees, rewards, strict=True):
+            self.credit_runs(tree, list(itertools.islice(advantages, len(group))))

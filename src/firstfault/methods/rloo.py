@@ -1,0 +1,31 @@
+"""RLOO: REINFORCE with the mean of the other runs as a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from firstfault.methods.base import Clipped
+from firstfault.tree import Tree
+
+
+class RLOO(Clipped):
+    """Every token of run i has the advantage A_i = R_i - mean of the other runs' rewards; no standard deviation.
+
+    Source: Ahmadian et al., Back to Basics, arXiv 2402.14740, Eq. 8. The paper takes one step per batch and has no
+    clip; ours, since a batch is used several times. Rewards [1, 1, 0] give:
+
+    >>> from firstfault.tree import independent_runs
+    >>> tree = independent_runs(1, 1, 0)
+    >>> RLOO().credit([tree])
+    >>> [leaf.advantage for leaf in tree.leaves]
+    [0.5, 0.5, -1.0]
+    """
+
+    paper: ClassVar[str] = "Back to Basics, arXiv 2402.14740"
+
+    def credit(self, trees: Sequence[Tree]) -> None:
+        for tree in trees:
+            rewards = [leaf.reward for leaf in tree.leaves]
+            others = max(1, len(rewards) - 1)
+            self.credit_runs(tree, [reward - (sum(rewards) - reward) / others for reward in rewards])
