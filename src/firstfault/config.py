@@ -46,7 +46,7 @@ class EngineConfig(Section):
     max_batch: int = Field(256, ge=1, description="most completions decoded together")
     cache_gb: float = Field(2.0, gt=0, description="bound of the store of prefixes, in GiB")
     deterministic: bool = Field(True, description="same seed, same trees; false waits for no tool")
-    overlap: int = Field(2, ge=0, description="passes of the engine that tools have time for before it waits for them")
+    overlap: int = Field(1, ge=0, description="passes of the engine that tools have time for before it waits for them")
 
 
 class LearnerConfig(Section):

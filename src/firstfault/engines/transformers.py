@@ -66,7 +66,7 @@ class TransformersEngine:
         max_prefill: int = 8192,
         cache_gb: float = 2.0,
         deterministic: bool = True,
-        overlap: int = 2,
+        overlap: int = 1,
     ):
         self.model = use_planned_attention(model)
         self.tokenizer = tokenizer
