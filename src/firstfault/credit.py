@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from firstfault.tree import Node, Term
+from firstfault.tree import Node, Term, Tree
 
 Aggregation = Literal["sequence", "token"]
+Scale = Literal["std", "none"]
 
 
 def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:
@@ -28,6 +29,18 @@ def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:
 def mean(values: Sequence[float]) -> float:
     """The mean, 0 of nothing."""
     return sum(values) / len(values) if values else 0.0
+
+
+def centre(values: Sequence[float], scale: Scale) -> list[float]:
+    """`normalize`, or with scale "none" the distances from the mean.
+
+    >>> centre([1.0, 0.0], "none")
+    [0.5, -0.5]
+    """
+    if scale == "std":
+        return normalize(values)
+    center = mean(values)
+    return [x - center for x in values]
 
 
 def run_weight(leaf: Node, aggregation: Aggregation) -> float:
@@ -69,3 +82,8 @@ def overlong(leaf: Node, limit: int, buffer: int) -> float:
     """
     length = sum(len(step.action_tokens) + len(step.observation_tokens) for step in leaf.steps)
     return min(0.0, max(-1.0, (limit - buffer - length) / buffer))
+
+
+def less_overlong(tree: Tree, limit: int, buffer: int) -> list[float]:
+    """The rewards of the leaves, less what their runs are too long."""
+    return [leaf.reward + overlong(leaf, limit, buffer) for leaf in tree.leaves]

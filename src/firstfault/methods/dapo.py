@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from firstfault.agent.batch import Batch
-from firstfault.credit import Aggregation, normalize, overlong
+from firstfault.credit import Aggregation, less_overlong, normalize
 from firstfault.methods.base import Grouped
 from firstfault.tree import Tree
 
@@ -49,9 +49,7 @@ class DAPO(Grouped):
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in filter(mixed, trees):
-            penalty = [overlong(leaf, self.overlong_limit, self.overlong_buffer) for leaf in tree.leaves]
-            rewards = [leaf.reward + lost for leaf, lost in zip(tree.leaves, penalty, strict=True)]
-            self.credit_runs(tree, normalize(rewards))
+            self.credit_runs(tree, normalize(less_overlong(tree, self.overlong_limit, self.overlong_buffer)))
 
 
 def mixed(tree: Tree) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.credit import mean, normalize
+from firstfault.credit import Scale, centre, normalize
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
 
@@ -38,7 +38,7 @@ class GiGPO(Clipped):
 
     omega: float = Field(1.0, ge=0, description="ω: the weight of the step's advantage")
     gamma: float = Field(0.95, gt=0, le=1, description="γ: discount of a step")
-    scale: Literal["std", "none"] = Field("std", description="none: clusters are centred by their mean only")
+    scale: Scale = Field("std", description="none: clusters are centred by their mean only")
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
@@ -51,8 +51,7 @@ class GiGPO(Clipped):
             relative: dict[tuple[Node, Node], float] = {}
             for cluster in clusters.values():
                 returns = [self.gamma ** (leaf.depth - step.depth) * leaf.reward for leaf, step in cluster]
-                scores = normalize(returns) if self.scale == "std" else [r - mean(returns) for r in returns]
-                relative.update(zip(cluster, scores, strict=True))
+                relative.update(zip(cluster, centre(returns, self.scale), strict=True))
             for leaf, score in zip(leaves, episode, strict=True):
                 self.credit_run(leaf, [score + self.omega * relative[leaf, step] for step in leaf.steps])
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.credit import mean, normalize
+from firstfault.credit import Scale, centre
 from firstfault.methods.base import Clipped
 from firstfault.tree import Tree
 
@@ -27,10 +27,8 @@ class GRPO(Clipped):
 
     paper: ClassVar[str] = "DeepSeekMath, arXiv 2402.03300"
 
-    scale: Literal["std", "none"] = Field("std", description="none: no division by the standard deviation (Dr. GRPO)")
+    scale: Scale = Field("std", description="none: no division by the standard deviation (Dr. GRPO)")
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
-            rewards = [leaf.reward for leaf in tree.leaves]
-            scores = normalize(rewards) if self.scale == "std" else [r - mean(rewards) for r in rewards]
-            self.credit_runs(tree, scores)
+            self.credit_runs(tree, centre([leaf.reward for leaf in tree.leaves], self.scale))

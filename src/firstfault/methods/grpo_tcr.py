@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.credit import Aggregation, normalize, overlong
+from firstfault.credit import Aggregation, less_overlong, normalize
 from firstfault.methods.base import Clipped
 from firstfault.rewards import RewardName
 from firstfault.tree import Tree
@@ -46,6 +46,4 @@ class GRPOTCR(Clipped):
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
-            penalty = [overlong(leaf, self.overlong_limit, self.overlong_buffer) for leaf in tree.leaves]
-            rewards = [leaf.reward + lost for leaf, lost in zip(tree.leaves, penalty, strict=True)]
-            self.credit_runs(tree, normalize(rewards))
+            self.credit_runs(tree, normalize(less_overlong(tree, self.overlong_limit, self.overlong_buffer)))
