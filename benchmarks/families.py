@@ -37,24 +37,23 @@ FAMILIES = {  # where each has its settings
     "programs": "recipes/families.toml --tasks programs --cold-start.steps 240",
     "all three": "recipes/families.toml",
 }
-COMMAND = (
-    "firstfault train --config {settings} --method {method} --seed {seed} "
-    "--evaluation.every 4 --evaluation.samples 2 --threads 1"
+ARGUMENTS = (
+    "--config {settings} --method {method} --seed {seed} --evaluation.every 4 --evaluation.samples 2 --threads 1"
 )
 TOTALS = ("rollouts", "probes", "generated_tokens", "tool_calls", "seconds_explore", "seconds_update")
 COLOURS = {"elpo": "tab:red", "grpo": "tab:blue"}
 
 
-def cell(family: str, method: str, seed: int) -> dict:
-    """The result of one run, which is trained unless it stands there finished."""
-    folder = RunFolder(CELLS / f"{family.replace(' ', '-')}-{method}-{seed}")
-    arguments = COMMAND.format(settings=FAMILIES[family], method=method, seed=seed).split()[1:]
-    command = [sys.executable, "-m", "firstfault", *arguments, "--run-dir", str(folder.path), "--resume"]
+def cell(name: str, arguments: str) -> dict:
+    """What the run `firstfault train ARGUMENTS` spent and reached; it is trained unless it stands there finished."""
+    CELLS.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(CELLS / name)
+    command = [sys.executable, "-m", "firstfault", "train", *arguments.split(), "--run-dir", str(folder.path)]
     with open(f"{folder.path}.log", "w") as log:
-        subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=log)
+        subprocess.run([*command, "--resume"], check=True, cwd=ROOT, stdout=log, stderr=log)
     rows = folder.read_metrics()
-    totals = {name: sum(row[name] for row in rows) for name in TOTALS}
-    totals |= {"family": family, "method": method, "seed": seed, "evaluations": folder.read_evaluation()}
+    totals = {total: sum(row[total] for row in rows) for total in TOTALS}
+    totals |= {"evaluations": folder.read_evaluation()}
     return json.loads(json.dumps(totals), parse_float=lambda number: round(float(number), 4))
 
 
@@ -79,7 +78,7 @@ def render(cells: list[dict]) -> str:
         minutes = (c["seconds_explore"] + c["seconds_update"]) / 60
         lines.append(
             f"| {c['family']} | {c['method']} | {c['seed']} | "
-            + " | ".join(_interval(record, kind) for kind in ("sampled", "greedy") for record in (before, after))
+            + " | ".join(interval(record, kind) for kind in ("sampled", "greedy") for record in (before, after))
             + f" | {c['generated_tokens']:,.0f} | {c['tool_calls']:,.0f} | {minutes:.1f} |"
         )
     lines += [
@@ -98,7 +97,7 @@ def render(cells: list[dict]) -> str:
         "",
         "Minutes are those of exploring and updating, on a machine that had other work to do as well.",
         "",
-        f"Command of a cell: `{COMMAND}`; all of them: `python benchmarks/families.py`. "
+        f"Command of a cell: `firstfault train {ARGUMENTS}`; all of them: `python benchmarks/families.py`. "
         f"Machine: {platform.machine()}, 1 thread each, Python {platform.python_version()}, torch {torch.__version__}.",
         "",
     ]
@@ -143,7 +142,7 @@ def draw(cells: list[dict], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def _interval(record: dict, kind: str) -> str:
+def interval(record: dict, kind: str) -> str:
     return f"{record[kind]:.3f} [{record[f'{kind}_low']:.3f}, {record[f'{kind}_high']:.3f}]"
 
 
@@ -158,7 +157,6 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a core each")
     parsed = parser.parse_args()
-    CELLS.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     record = RESULTS / "families.json"
     known = (
@@ -170,7 +168,10 @@ def main() -> None:
     lock = threading.Lock()
 
     def run(key: tuple[str, str, int]) -> None:
-        done = cell(*key)
+        family, method, seed = key
+        arguments = ARGUMENTS.format(settings=FAMILIES[family], method=method, seed=seed)
+        done = {"family": family, "method": method, "seed": seed}
+        done |= cell(f"{family.replace(' ', '-')}-{method}-{seed}", arguments)
         with lock:
             known[key] = done
             cells = sorted(known.values(), key=lambda c: (list(FAMILIES).index(c["family"]), c["method"], c["seed"]))

@@ -59,6 +59,9 @@ class Planted:
         self.requests.append((node.depth, n))
         return [self._complete(node, first + i) for i in range(n)]
 
+    async def continue_all(self, nodes: list[Node]) -> list[Node]:
+        return [leaf for node in nodes for leaf in await self.continue_from(node)]
+
     def fault(self, leaf: Node) -> int:
         """The planted first irrecoverable step of the failed run that ended at `leaf`."""
         assert not leaf.success

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from firstfault.losses import TermBatch, clipped_surrogate, negative_log_likelihood
+from firstfault.losses import TermBatch, clipped_surrogate, divergence, negative_log_likelihood
 
 
 def batch(ratios, advantages, weights=None, low=0.2, high=0.3, total=1.0) -> TermBatch:
@@ -70,3 +70,35 @@ def test_negative_log_likelihood_sees_neither_advantages_nor_bounds():
     terms = batch([1.0, 0.5], [5.0, -7.0], weights=[1.0, 3.0], total=4.0)
     log_half, log_quarter = torch.tensor([0.5, 0.25]).log().tolist()
     assert negative_log_likelihood(terms).item() == pytest.approx(-(log_half + 3 * log_quarter) / 4)
+
+
+def expected(estimate: str, logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """The mean of an estimate over the actions of a policy, which are weighed by their probabilities."""
+    logprobs = logits.log_softmax(-1)
+    weights, zero = logprobs.exp().detach(), torch.zeros_like(logprobs)
+    terms = TermBatch(logprobs, logprobs.detach(), zero, weights, zero, zero, 1.0, reference_logprobs=reference)
+    return divergence(terms, estimate)
+
+
+@pytest.mark.parametrize("estimate", ["k2", "k3"])
+def test_what_estimates_of_the_divergence_expect(estimate):
+    logits = torch.tensor([0.3, -1.0, 0.7, 0.0], dtype=torch.double, requires_grad=True)
+    reference = torch.tensor([0.5, 0.2, -0.4, 0.1], dtype=torch.double).log_softmax(-1)
+    forward = (reference.exp() * (reference - logits.log_softmax(-1))).sum()
+    reverse = (logits.log_softmax(-1).exp() * (logits.log_softmax(-1) - reference)).sum()
+    mean = expected(estimate, logits, reference)
+    if estimate == "k3":
+        assert mean.item() == pytest.approx(reverse.item())
+    [gradient] = torch.autograd.grad(mean, logits)
+    [exact] = torch.autograd.grad(reverse if estimate == "k2" else forward, logits)
+    torch.testing.assert_close(gradient, exact)
+
+
+@pytest.mark.parametrize("distance", [3.0, 30.0, 1000.0])
+def test_k3_is_clamped_and_its_gradient_stays_finite(distance):
+    logprobs = torch.tensor([-distance, distance], requires_grad=True)
+    zero = torch.zeros(2)
+    terms = TermBatch(logprobs, zero, zero, zero + 1, zero, zero, 2.0, reference_logprobs=zero)
+    loss = divergence(terms, "k3")
+    loss.backward()
+    assert loss.item() <= 10 and logprobs.grad.isfinite().all()

@@ -84,7 +84,8 @@ def negative_log_likelihood(batch: TermBatch) -> Tensor:
 def divergence(batch: TermBatch, estimate: Literal["k2", "k3"] = "k3") -> Tensor:
     """Mean by weight of an estimate of KL(policy || reference): k2 is ½ d², k3 is e^d - d - 1, d = ln π_ref - ln π.
 
-    Exponents are clamped at 10.
+    k3 is clamped at 10, as VinePPO has it (arXiv 2410.01679). On runs of the policy, the mean of k3 is the divergence,
+    and its gradient that of KL(reference || policy); the gradient of k2 is that of KL(policy || reference).
 
     >>> zero = torch.zeros(1)
     >>> batch = TermBatch(zero - 1, zero, zero, zero + 1, zero, zero, 1.0, reference_logprobs=zero - 2)
@@ -92,7 +93,7 @@ def divergence(batch: TermBatch, estimate: Literal["k2", "k3"] = "k3") -> Tensor
     (0.5, 0.3679)
     """
     d = batch.reference_logprobs - batch.logprobs
-    values = d.square() / 2 if estimate == "k2" else d.clamp(max=10).exp() - d - 1
+    values = d.square() / 2 if estimate == "k2" else (d.clamp(max=20).exp() - d - 1).clamp(max=10)
     return (batch.weights * values).sum() / batch.total_weight
 
 

@@ -13,8 +13,11 @@ from firstfault.credit import normalize
 from firstfault.localize.bisect import bisect, bisect_cost
 from firstfault.methods import ELPO, GRPO
 from firstfault.methods.elpo import branch_advantages, entropy_gap, step_rewards, trajectory_advantages
+from firstfault.tasks.planted import PlantedProcess
+from firstfault.training import tabular
 from firstfault.training.learner import term_batch
 from firstfault.training.pack import pack
+from firstfault.training.tabular import TabularPolicy
 from firstfault.tree import Node, Probe, Task, Tree, Verdict
 
 # Trees
@@ -422,6 +425,44 @@ def test_a_verdict_that_no_step_is_irrecoverable_marks_nothing():
     for literal in (False, True):
         ELPO(search="verified", literal=literal).credit([tree])
         assert not tree.verdicts[0].marked and not marked(tree)
+
+
+# Ablations
+
+
+def test_without_a_search_probes_stand_anywhere_and_nothing_is_marked():
+    asked = set()
+    for seed in range(60):
+        process = PlantedProcess()
+        [tree] = tabular.grow(
+            ELPO(rollouts=12, search="random", failures=1, tries_min=2, tries_max=2),
+            process,
+            TabularPolicy.first(process),
+            process.train(seed=seed, first=0, n=1),
+            key=(seed,),
+        )
+        ELPO(search="random").credit([tree])
+        assert not marked(tree) and len(tree.leaves) <= 12
+        for verdict in tree.verdicts:
+            steps = [probe.step for probe in verdict.probes]
+            assert len(set(steps)) == len(steps) == math.ceil(math.log2(verdict.steps))
+            assert all(probe.tries == 2 and 1 <= probe.step <= verdict.steps for probe in verdict.probes)
+            assert (verdict.finished, verdict.step) == (False, verdict.steps + 1)
+            asked.update((verdict.steps, step) for step in steps)
+    longest = max(steps for steps, _ in asked)
+    assert {step for steps, step in asked if steps == longest} == set(range(1, longest + 1))
+
+
+def test_the_run_to_search_is_chosen_by_entropy_or_by_chance():
+    plans = [Plan(4, 2, entropies=[0.1, h, h, h, h]) for h in (0.2, 0.9, 0.4)]
+    chosen = set()
+    for key in range(20):
+        for choice in ("entropy", "random"):
+            process = planted(7, plans)
+            process.tree.key = (key,)
+            tree = explored(ELPO(rollouts=7, choice=choice, beta=0.0), process).tree
+            chosen.add((choice, tree.nodes[tree.verdicts[0].leaf].rollout))
+    assert chosen == {("entropy", 1), ("random", 0), ("random", 1), ("random", 2)}
 
 
 # Eqs. 6 to 10: advantages

@@ -137,8 +137,9 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
         ("math", {r"\boxed{\frac{2000}{2}}": (True, 1.0), r"\boxed{100}": (False, 0.0)}),
         ("exact", {r"\boxed{the 1000.}": (True, 1.0), r"\boxed{1000 or so}": (False, 0.0)}),
         ("f1", {r"\boxed{1000 or so}": (False, 0.5)}),
+        ("bleu", {r"\boxed{1000 or}": (False, 0.5)}),
     ],
 )
 def test_a_jsonl_file_is_judged_in_the_same_ways(path, judged_by, answers):
     source = JsonlTasks(path=path({"question": "a?", "answer": "1000"}), judged_by=judged_by)
-    assert judged(source, list(answers)) == list(answers.values())
+    assert judged(source, list(answers)) == [(right, pytest.approx(reward)) for right, reward in answers.values()]

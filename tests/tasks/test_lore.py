@@ -264,7 +264,7 @@ def test_the_answer_is_judged_by_its_name(answer, verdict, f1):
         ({"hops_max": 11}, "hops_max = 11: input should be less than or equal to 10"),
         ({"facts": 100}, "facts = 100: input should be greater than or equal to 240"),
         ({"lookalikes": 1}, "lookalikes = 1: input should be greater than or equal to 2"),
-        ({"reward": "bleu"}, "reward = 'bleu': input should be 'exact' or 'f1'"),
+        ({"reward": "rouge"}, "reward = 'rouge': input should be 'exact', 'f1' or 'bleu'"),
     ],
 )
 def test_impossible_settings_are_refused(options, sentence):

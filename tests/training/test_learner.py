@@ -8,6 +8,7 @@ import io
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -567,6 +568,51 @@ def test_reference_logprobs_are_those_of_the_other_weights(make_model, forest):
             assert step.reference_logprobs == pytest.approx(expected.tolist(), abs=1e-4)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert trees[0].nodes[1].reference_logprobs != trees[0].nodes[1].logprobs
+
+
+def test_a_distance_from_the_reference_is_learnt_where_no_advantage_is(make_model, forest):
+    model, reference = make_model(), make_model().state_dict()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    trees = credited(model, forest())
+    for node in (node for tree in trees for node in tree.nodes):
+        node.terms = [replace(term, advantage=0.0) for term in node.terms]
+    learner = make_learner(model, lr=1e-3)
+    assert learner.update(trees, clipped_surrogate)["updates"] == 0
+    learner.refer(trees, reference)
+    far = [learner.update(trees, GRPO(kl=1.0).loss)["kl_reference"] for _ in range(30)]
+    assert far[-1] < far[0] / 4
+
+
+@pytest.mark.parametrize("estimate", ["k2", "k3"])
+def test_the_kl_term_on_trees_is_that_on_flattened_runs(make_model, forest, estimate):
+    trees = credited(make_model(), forest())  # a term per leaf
+    for step in (step for tree in trees for step in tree.steps):
+        draw = numbers("reference", step.index)
+        step.reference_logprobs = [logprob + draw.uniform(-1, 1) for logprob in step.logprobs]
+    method = GRPO(kl=1.0, kl_estimate=estimate)
+    ours, _ = gradients(make_model(), trees, method.kl_term)
+
+    def of_token(logprob, reference):
+        d = reference - logprob
+        return d**2 / 2 if estimate == "k2" else d.exp() - d - 1
+
+    model, total, sums = make_model(), 0.0, 0.0
+    for leaf in (leaf for tree in trees for leaf in tree.leaves):
+        for step, logprobs in log_probs(model, leaf):
+            [weight] = {term.weight for term in step.terms if term.run in (None, leaf.index)}
+            total += weight * len(logprobs)
+            for logprob, reference in zip(logprobs, step.reference_logprobs, strict=True):
+                sums = sums + weight * of_token(logprob, reference)
+    assert_same_gradients(ours, flat_gradients(model, sums / total))
+
+
+def test_a_part_of_the_references_logprobs_is_refused(make_tree):
+    tree = make_tree("three levels")
+    tree.steps[0].reference_logprobs = [0.0] * len(tree.steps[0].action_tokens)
+    with pytest.raises(ValueError, match=r"\d+ of \d+ action tokens have a reference's"):
+        pack([tree])
 
 
 def test_runs_and_trees_of_terms_and_states(make_tree):

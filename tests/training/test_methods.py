@@ -20,6 +20,21 @@ def test_a_method_trains_from_the_command_line(name, flags, tmp_path, capsys):
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["iteration"] == 1
 
 
+@pytest.mark.parametrize("name", ["grpo", "ppo", "aepo", "vineppo"])
+def test_the_kl_term_is_measured_against_the_first_policy(name, flags, tmp_path):
+    folder = tmp_path / "run"
+    options = ["--method.rollouts", "6", "--method.kl", "0.01", "--steps", "2", "--learner.epochs", "2"]
+    assert main(["train", *flags, "--method", name, *options, "--run-dir", str(folder)]) == 0
+    first, second = RunFolder(folder).read_metrics()
+    assert 0 <= first["kl_reference"] < 1 and second["kl_reference"] > 0
+
+
+def test_the_error_of_a_critic_is_measured(flags, tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", *flags, "--method", "ppo", "--method.rollouts", "6", "--run-dir", str(folder)]) == 0
+    assert all(0 < row["value_error"] < 2 for row in RunFolder(folder).read_metrics())
+
+
 def test_the_command_line_lists_them_with_their_papers(capsys):
     assert main(["methods"]) == 0
     said = capsys.readouterr().out

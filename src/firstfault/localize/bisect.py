@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from firstfault.agent.rollouts import Rollouts
 from firstfault.tree import Node, Probe, Verdict
@@ -37,6 +39,30 @@ async def bisect(failed: Node, rollouts: Rollouts, tries: Tries, *, verified: bo
     verdict.step = left
     verdict.finished = not cut and (left > right if verified else left >= right)
     return verdict
+
+
+async def scatter(failed: Node, rollouts: Rollouts, tries: Tries) -> Verdict:
+    """No search: completions after steps at random, as many of these as `bisect` probes, for comparison.
+
+    The verdict has the evidence, and no answer.
+    """
+    steps = failed.steps[:-1]
+    draw = random.Random(f"{rollouts.tree.key} {failed.rollout} anchors")
+    anchors = draw.sample(range(1, len(steps) + 1), max(0, len(steps) - 1).bit_length())
+    wanted = [steps[m - 1] for m in sorted(anchors) for _ in range(tries(m))]
+    probes = await rollouts.continue_all(wanted[: rollouts.remaining])
+    verdict = Verdict(leaf=failed.index, steps=len(steps), step=len(steps) + 1, finished=False)
+    for m in sorted(anchors):
+        tried = [leaf.success for leaf in probes if leaf.anchor is steps[m - 1]]
+        verdict.probes.append(Probe(m, len(tried), sum(tried)))
+    return verdict
+
+
+SEARCHES: dict[str, Callable[[Node, Rollouts, Tries], Awaitable[Verdict]]] = {
+    "printed": bisect,
+    "verified": partial(bisect, verified=True),
+    "random": scatter,
+}
 
 
 def bisect_cost(steps: int, tries: Tries, *, verified: bool = False) -> int:

@@ -72,4 +72,4 @@ class AEPO(ARPO):
                 ]
 
     def loss(self, batch: TermBatch) -> Tensor:
-        return clipped_with_gradient(batch)
+        return clipped_with_gradient(batch) + self.kl_term(batch)

@@ -32,13 +32,16 @@ class AStarPO(Method):
     """
 
     paper: ClassVar[str] = "A*-PO, arXiv 2505.20686"
-    needs_reference: ClassVar[bool] = True
 
     rollouts: int = Field(9, ge=2, description="rollouts per task, those of the reference included")
     offline: int = Field(8, ge=1, description="N: rollouts of the reference policy; one less than all at most")
     beta_1: float = Field(0.5, gt=0, description="β₁: temperature of V*")
     beta_2: float = Field(1e-3, gt=0, description="β₂: how far the policy may go from the reference")
     drop_hopeless: bool = Field(False, description="leave out tasks that the reference never solves")
+
+    @property
+    def needs_reference(self) -> bool:
+        return True
 
     async def explore_all(self, batch: Batch) -> list[Tree]:
         tasks, offline = batch.draw(batch.size), min(self.offline, self.rollouts - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from firstfault.agent.batch import Batch
 from firstfault.agent.rollouts import Rollouts
 from firstfault.credit import Aggregation, credit_run
-from firstfault.losses import TermBatch, clipped_surrogate
+from firstfault.losses import TermBatch, clipped_surrogate, divergence
 from firstfault.rewards import REWARDS, RewardName
 from firstfault.tree import Node, Tree
 
@@ -26,12 +26,16 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     paper: ClassVar[str]
-    needs_reference: ClassVar[bool] = False  # the log-probabilities of the policy that training began with
     needs_values: ClassVar[bool] = False  # a critic's values of all states, and that it learns `Node.value_target`
 
     rollouts: int = Field(16, ge=1, description="rollouts per task; every sampled completion counts")
     aggregation: Aggregation = Field("sequence", description="every run has the same say, or every token")
     reward: RewardName = Field("judge", description="the judge's, or one that is shaped (see docs/rewards.md)")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether its loss reads the log-probabilities of the policy that training began with."""
+        return False
 
     async def explore_all(self, batch: Batch) -> list[Tree]:
         """Spend the budget of an iteration; by default the same on each of its tasks."""
@@ -66,10 +70,23 @@ class Method(BaseModel):
 
 
 class Clipped(Method):
-    """A method whose loss is the clipped surrogate, with the same bounds on every token."""
+    """A method whose loss is the clipped surrogate, with a KL term where `kl` is above 0."""
 
     clip_low: float = Field(0.2, ge=0, lt=1, description="the ratio is clipped below at 1 - clip_low")
     clip_high: float = Field(0.2, ge=0, description="and above at 1 + clip_high")
+    kl: float = Field(0.0, ge=0, description="weight of the divergence from the policy that training began with")
+    kl_estimate: Literal["k2", "k3"] = Field("k3", description="how that is estimated (see losses.divergence)")
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl > 0
+
+    def loss(self, batch: TermBatch) -> Tensor:
+        return clipped_surrogate(batch) + self.kl_term(batch)
+
+    def kl_term(self, batch: TermBatch) -> Tensor | float:
+        """What the KL term adds to the loss."""
+        return self.kl * divergence(batch, self.kl_estimate) if self.kl else 0.0
 
     def credit_run(self, leaf: Node, advantage: float | Sequence[float | list[float]]) -> None:
         """See `credit.credit_run`."""

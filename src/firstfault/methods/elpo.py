@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, Literal
@@ -11,12 +12,12 @@ from pydantic import Field, model_validator
 
 from firstfault.agent.rollouts import Rollouts
 from firstfault.credit import mean, normalize, run_weight
-from firstfault.localize.bisect import bisect, bisect_cost
-from firstfault.methods.base import Method
+from firstfault.localize.bisect import SEARCHES, bisect_cost
+from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Term, Tree
 
 
-class ELPO(Method):
+class ELPO(Clipped):
     """Error-Localized Policy Optimization (arXiv 2602.09598v1).
 
     1. Rollouts until `failures` of them failed; on the most suspicious, a binary search for the first step after which
@@ -33,16 +34,15 @@ class ELPO(Method):
 
     paper: ClassVar[str] = "ELPO, arXiv 2602.09598"
 
-    rollouts: int = Field(16, ge=1, description="N_total: rollouts per task; whole runs and probes all count")
     failures: int = Field(3, ge=1, description="B_max: failed runs to choose from before each search")
     tries_min: int = Field(1, ge=1, description="X_min: fewest completions per anchor")
     tries_max: int = Field(3, ge=1, description="X_max: most completions per anchor")
     beta: float = Field(5.0, description="β: how fast completions per anchor grow with its entropy gap")
-    search: Literal["printed", "verified"] = Field("printed", description="verified: probe the last candidate too")
+    choice: Literal["entropy", "random"] = Field("entropy", description="which failed run is searched (Eq. 4)")
+    search: Literal["printed", "verified", "random"] = Field("printed", description="random: after any steps")
     literal: bool = Field(False, description="begin and believe searches exactly as Algorithm 1 prints them")
     lambda_tree: float = Field(0.5, ge=0, le=1, description="λ_tree: 0 group advantages only, 1 branches only")
     shared: Literal["per-leaf", "once"] = Field("per-leaf", description="how often a step that runs share counts")
-    clip_low: float = Field(0.2, ge=0, lt=1, description="ε_low")
     clip_high: float = Field(0.315, ge=0, description="ε_high")
     clip_low_extra: float = Field(0.115, ge=0, description="ε_elc: added to ε_low from the localized step on")
 
@@ -63,11 +63,12 @@ class ELPO(Method):
                 failed += [leaf for leaf in leaves if not leaf.success]
             if not failed:
                 break
-            suspect, failed = max(failed, key=entropy_gap), []  # Eq. 4
-            tries, verified = partial(self.tries, suspect), self.search == "verified"
-            cost = bisect_cost(len(suspect.steps) - 1, tries, verified=verified)
+            draw = random.Random(f"{tree.key} {len(tree.nodes)} suspect")
+            suspect = max(failed, key=entropy_gap) if self.choice == "entropy" else draw.choice(failed)  # Eq. 4
+            failed, tries = [], partial(self.tries, suspect)
+            cost = bisect_cost(len(suspect.steps) - 1, tries, verified=self.search == "verified")
             if cost <= rollouts.remaining or self.literal:
-                tree.verdicts.append(await bisect(suspect, rollouts, tries, verified=verified))
+                tree.verdicts.append(await SEARCHES[self.search](suspect, rollouts, tries))
             else:
                 await rollouts.sample(rollouts.remaining)
 
@@ -128,10 +129,9 @@ def branch_advantages(tree: Tree) -> dict[Node, float]:
     >>> step = tree.add(tree.root, rollout=0)
     >>> lost = tree.add(step, rollout=0, end="answer", success=False, reward=0.0)
     >>> won = tree.add(step, rollout=1, end="answer", success=True, reward=1.0)
-    >>> other = tree.add(tree.root, rollout=2)
-    >>> end = tree.add(other, rollout=2, end="answer", success=False, reward=0.0)
-    >>> [round(branch_advantages(tree)[node]) for node in (step, lost, won, other, end)]
-    [1, -1, 1, -1, -1]
+    >>> other = tree.add(tree.root, rollout=2, end="answer", success=False, reward=0.0)
+    >>> [round(branch_advantages(tree)[node]) for node in (step, lost, won, other)]
+    [1, -1, 1, -1]
     """
     rewards = step_rewards(tree)
     advantages = {tree.root: 0.0}

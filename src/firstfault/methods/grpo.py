@@ -15,8 +15,8 @@ from firstfault.tree import Tree
 class GRPO(Clipped):
     """Every token of run i has the advantage A_i = (R_i - mean R) / (std R + ε) over the runs of its task.
 
-    Source: Shao et al., DeepSeekMath, arXiv 2402.03300, Eq. 3 and Sec. 4.1.2 (outcome supervision). The KL term is
-    off. Rewards [1, 1, 0] give:
+    Source: Shao et al., DeepSeekMath, arXiv 2402.03300, Eq. 3 and Sec. 4.1.2 (outcome supervision). The KL term
+    (k3; 0.04 in the paper) is off. Rewards [1, 1, 0] give:
 
     >>> from firstfault.tree import independent_runs
     >>> tree = independent_runs(1, 1, 0)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from firstfault.credit import mean, normalize
-from firstfault.losses import TermBatch, clipped_surrogate, value_error
+from firstfault.losses import TermBatch, value_error
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
 
@@ -60,4 +60,4 @@ class PPO(Clipped):
             node.value_target = mean(wanted)
 
     def loss(self, batch: TermBatch) -> Tensor:
-        return clipped_surrogate(batch) + self.value_weight * value_error(batch)
+        return super().loss(batch) + self.value_weight * value_error(batch)

@@ -17,7 +17,7 @@ class ReinforcePP(Clipped):
     """A'_i = R_i, less the mean of its group with baseline = "group"; then A = (A' - mean) / std over the whole batch.
 
     Source: Hu et al., REINFORCE++, arXiv 2501.03262v9. Baseline "none" is REINFORCE++ itself, meant for one run a
-    prompt; "group" is REINFORCE++-baseline. The KL term is off. Two groups, with rewards [1, 0] and [1, 1]:
+    prompt; "group" is REINFORCE++-baseline. The KL term (k2) is off. Two groups, with rewards [1, 0] and [1, 1]:
 
     >>> from firstfault.tree import independent_runs
     >>> trees = [independent_runs(1, 0), independent_runs(1, 1)]
@@ -32,6 +32,7 @@ class ReinforcePP(Clipped):
 
     paper: ClassVar[str] = "REINFORCE++, arXiv 2501.03262"
 
+    kl_estimate: Literal["k2", "k3"] = Field("k2", description="how that is estimated (see losses.divergence)")
     baseline: Literal["group", "none"] = Field("group", description="group: subtract the mean of the task's runs first")
 
     def credit(self, trees: Sequence[Tree]) -> None:

@@ -22,7 +22,7 @@ class VinePPO(Clipped):
     2. V behind the end is 0, and r is the reward there. Advantages are whitened over the batch.
 
     Source: Kazemnejad et al., VinePPO, arXiv 2410.01679, Eqs. 5-7. K = 9 has a standard error of 0.17 where half of
-    the completions succeed. The paper's KL term (1e-4) is off. Ours: where the budget does not have K for every state,
+    the completions succeed. Ours: where the budget does not have K for every state,
     early ones get one more than late ones, and a state without any takes over the value of the one before it.
 
     >>> from firstfault.tree import Task
@@ -40,6 +40,7 @@ class VinePPO(Clipped):
 
     rollouts: int = Field(82, ge=1, description="rollouts per task; every sampled completion counts")
     samples: int = Field(9, ge=1, description="K: completions per state")
+    kl: float = Field(1e-4, ge=0, description="weight of the divergence from the policy that training began with")
 
     async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
         known: set[Node] = set()

@@ -40,6 +40,7 @@ class VSPO(Grouped):
     paper: ClassVar[str] = "PRS + VSPO, arXiv 2512.07478"
 
     reward: RewardName = Field("progressive", description="the judge's, or one that is shaped (see docs/rewards.md)")
+    kl: float = Field(1e-3, ge=0, description="weight of the divergence from the policy that training began with")
     smoothing: float = Field(0.5, ge=0, description="how fast the advantages of a repeated task decay")
 
     async def explore_all(self, batch: Batch) -> list[Tree]:

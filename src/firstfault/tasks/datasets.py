@@ -91,8 +91,8 @@ class Dataset(DataTasks):
     question_column: str = Field("question", description="the column that holds what is asked")
     answer_column: str = Field("answer", description="the column of the answer, or of a list of right answers")
     choices_column: str | None = Field(None, description="the column of a list of choices, if there are some")
-    judged_by: Literal["math", "exact", "f1", "choice"] = Field(
-        "math", description="exact: the same words; f1: also rewards some of the words; choice: a letter"
+    judged_by: Literal["math", "exact", "f1", "bleu", "choice"] = Field(
+        "math", description="exact: the same words; f1, bleu: also reward some of the words; choice: a letter"
     )
 
     @property

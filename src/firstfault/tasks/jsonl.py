@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from firstfault.errors import UserError
-from firstfault.tasks.judged import Judged
+from firstfault.tasks.judged import Judged, Judging
 from firstfault.tasks.rows import endless
 from firstfault.tree import Task
 
@@ -29,12 +29,12 @@ class JsonlTasks(Judged):
 
     path: Path = Field(description="the file")
     held_out_path: Path | None = Field(None, description="another such file, for evaluation")
-    judged_by: Literal["same", "math", "exact", "f1"] = Field(
-        "same", description="same: number or text; math: by value; exact: the same words; f1: also rewards some of them"
+    judged_by: Literal["same", "math", "exact", "f1", "bleu"] = Field(
+        "same", description="same: number or text; math: by value; exact: the same words; f1, bleu: also some of them"
     )
 
     @property
-    def judging(self) -> Literal["same", "math", "exact", "f1"]:
+    def judging(self) -> Judging:
         return self.judged_by
 
     def train(self, seed: int, first: int, n: int) -> list[Task]:

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from firstfault.tasks.base import TaskSource, last_boxed, same_answer
 from firstfault.tasks.judges.code import Asserts, CodeJudge, Examples, program_in
 from firstfault.tasks.judges.math import MathJudge, require_math_verify
-from firstfault.tasks.judges.text import chosen, exact_match, f1
+from firstfault.tasks.judges.text import Grade, chosen, graded, require_sacrebleu
 from firstfault.tools import PythonTool, Session
 from firstfault.tools.python import PRELOAD
 from firstfault.tree import Task
 
-Judging = Literal["same", "math", "choice", "exact", "f1", "code"]
+Judging = Literal["same", "math", "choice", "code"] | Grade
 
 # What is said after each question: not in a system prompt, because the tasks of a mix have none of their own.
 _BOX = "Put the final answer, and nothing else, in \\boxed{}."
@@ -24,6 +24,7 @@ INSTRUCTION: dict[Judging, str] = {
     "choice": "Find the right choice step by step. Put its letter, and nothing else, in \\boxed{}.",
     "exact": f"Find the answer step by step; it has a few words at most. {_BOX}",
     "f1": f"Find the answer step by step; it has a few words at most. {_BOX}",
+    "bleu": f"Find the answer step by step; it has a few words at most. {_BOX}",
     "code": "Try your program with the python tool. End with the whole program in one block that starts with "
     "```python and ends with ```.",
 }
@@ -44,7 +45,7 @@ class Judged(TaskSource):
     r"""Tasks that are judged by their answer alone.
 
     It has to stand in the last `\boxed{}`; a program in the last block of Python. The reward is 1 for a success and 0
-    otherwise, but with f1 it is the share of the right words. Of several right answers, `info["answers"]` lists all.
+    otherwise; f1 and bleu reward some of the right words, too. Of several right answers, `info["answers"]` lists all.
     """
 
     python: PythonOptions = PythonOptions()
@@ -52,13 +53,15 @@ class Judged(TaskSource):
     @property
     def judging(self) -> Judging:
         """How answers are judged: as the same number or text; as mathematics; as one of `info["choices"]`; by exact
-        match of the words, or also by F1; or as a program, by `tests`."""
+        match of the words, or also by F1 or BLEU; or as a program, by `tests`."""
         raise NotImplementedError
 
     @model_validator(mode="after")
     def _can_judge(self) -> Judged:
         if self.judging == "math":
             require_math_verify()
+        if self.judging == "bleu":
+            require_sacrebleu()
         return self
 
     def tools(self) -> list[PythonTool]:
@@ -87,10 +90,7 @@ class Judged(TaskSource):
         elif judging == "choice":
             success = chosen(given, task.info["choices"]) == task.answer
         else:
-            golds = task.info.get("answers", [task.answer])
-            success = exact_match(given, golds)
-            if judging == "f1":
-                return success, max(float(success), f1(given, golds))
+            return graded(given, task.info.get("answers", [task.answer]), judging)
         return success, float(success)
 
     @functools.cached_property

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import zlib
 from random import Random
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from firstfault.tasks.base import Turn, last_boxed
-from firstfault.tasks.judges.text import exact_match, f1
+from firstfault.tasks.judges.text import Grade, graded, require_sacrebleu
 from firstfault.tasks.mistakes import FlawedTasks
 from firstfault.tasks.world import SYNONYMS, TRAPS, World, make_world, nothing_known
 from firstfault.tools import SearchTool, Session
@@ -52,12 +51,14 @@ class Lore(FlawedTasks):
     facts: int = Field(720, ge=240, le=3000, description="facts of the world, about")
     lookalikes: int = Field(2, ge=2, le=3, description="people, or places, that share a name")
     world_seed: int = Field(0, ge=0, description="of the world, which training and held-out tasks share")
-    reward: Literal["exact", "f1"] = Field("exact", description="1 for a success, or the F1 score of the answer")
+    reward: Grade = Field("exact", description="f1 and bleu: also for some of the right words")
 
     @model_validator(mode="after")
     def _ordered(self) -> Lore:
         if self.hops_min > self.hops_max:
             raise ValueError(f"hops_min {self.hops_min} exceeds hops_max {self.hops_max}")
+        if self.reward == "bleu":
+            require_sacrebleu()
         return self
 
     @property
@@ -127,9 +128,7 @@ class Lore(FlawedTasks):
 
     async def judge(self, task: Task, answer: str, session: Session) -> tuple[bool, float]:
         """Success is the right name, letter case, articles and punctuation aside."""
-        boxed = last_boxed(answer) or ""
-        success = exact_match(boxed, [task.answer])
-        return success, f1(boxed, [task.answer]) if self.reward == "f1" else float(success)
+        return graded(last_boxed(answer) or "", [task.answer], self.reward)
 
     def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
         """The first step with a search that finds neither the next fact of the chain first, nor what one found before.

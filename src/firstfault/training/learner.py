@@ -85,8 +85,8 @@ class Learner:
         Trees that carry no credit are left out; mini-batches without any gradient are skipped.
 
         Returns:
-            Means over action tokens (`entropy`), over terms and their tokens (`kl_sampler`, `ratio_*`, `clip_*`), over
-            updates (`loss`, `gradient_norm`), and counts.
+            Means over action tokens (`entropy`), over terms and their tokens (`kl_*`, `ratio_*`, `clip_*`), over states
+            (`value_error`), over updates (`loss`, `gradient_norm`), and counts.
         """
         sums: dict[str, float] = defaultdict(float)
         order = random.Random(str(seed))
@@ -103,7 +103,7 @@ class Learner:
             term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms
         )
         states = sum(node.value_target is not None for tree in trees for node in tree.nodes)
-        trees = [tree for tree in trees if tree.has_gradient]  # the others only count in the total
+        trees = [tree for tree in trees if tree.has_gradient or tree.is_referred]  # the others count in the total only
         if not trees:
             sums["skipped_updates"] += 1
             return
@@ -226,6 +226,12 @@ def _measure(terms: TermBatch, packed: Packed, entropies: Tensor, sums: dict[str
         (terms.advantages < 0) & (ratios < 1 - terms.clip_low)
     )
     sums["terms"] += len(ratios)
+    if terms.reference_logprobs is not None:
+        d = terms.reference_logprobs - terms.logprobs
+        sums["kl_reference"] += (d.exp() - d - 1).sum().item()
+    if terms.values is not None:
+        sums["states"] += len(terms.values)
+        sums["value_error"] += (terms.values - terms.value_targets).square().sum().item()
     sums["ratio_mean"] += ratios.sum().item()
     sums["ratio_distance"] += (ratios - 1).abs().sum().item()
     sums["kl_sampler"] += (ratios - 1 - ratios.log()).sum().item()  # k3 estimate of KL(sampler || policy)
@@ -241,10 +247,16 @@ def _means(sums: dict[str, float]) -> dict[str, float]:
     over = {
         "updates": ("loss", "gradient_norm"),
         "action_tokens": ("entropy",),
-        "terms": ("kl_sampler", "ratio_mean", "ratio_distance", "clip_share", "localized_terms"),
+        "terms": ("kl_sampler", "kl_reference", "ratio_mean", "ratio_distance", "clip_share", "localized_terms"),
+        "states": ("value_error",),
         "localized_terms": ("clip_share_localized",),
     }
-    means = {name: sums[name] / sums[count] for count, names in over.items() for name in names if sums[count]}
+    means = {
+        name: sums[name] / sums[count]
+        for count, names in over.items()
+        for name in names
+        if sums[count] and name in sums
+    }
     if "localized_terms" in means:
         means["localized_share"] = means.pop("localized_terms")
     return {**means, **{name: sums[name] for name in ("updates", "skipped_updates", "trained_tokens")}}

@@ -166,7 +166,7 @@ class Trainer:
         self.method.shape(trees)
         self.method.credit(trees)
         if self.method.needs_reference:
-            self.learner.refer([tree for tree in trees if tree.has_gradient], self._reference)
+            self.learner.refer([tree for tree in trees if tree.is_credited], self._reference)
         self.learner.scale_lr(config.optimizer.scale(self.iteration, config.steps))
         learnt = self.learner.update(trees, self.method.loss, seed=key)
         self.engine.load(self.learner.weights())

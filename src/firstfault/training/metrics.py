@@ -17,6 +17,8 @@ METRICS = {
     "zero_gradient_groups": "share of the trees in which no step has an advantage: they teach nothing",
     "entropy": "mean entropy (nats) of the policy at the tokens it is trained on",
     "kl_sampler": "mean divergence (nats, k3 estimate) of the policy from the one that sampled the batch",
+    "kl_reference": "the same from the policy that training began with; only where the method asks for it",
+    "value_error": "mean squared error of the critic over the states it learns from; only where there is one",
     "ratio_mean": "mean probability ratio between the policy and the one that sampled",
     "ratio_distance": "mean distance of that ratio from 1; at 0 no clip can bind",
     "clip_share": "share of the terms whose gradient the clip cuts off",

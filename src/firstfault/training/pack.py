@@ -103,13 +103,16 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
     """Lay trees side by side in one row; they don't see each other.
 
     Raises:
-        ValueError: if a step has log-probabilities, or a term advantages, for another number of tokens than its own.
+        ValueError: if a step has log-probabilities, or a term advantages, for another number of tokens than its own;
+            if the reference's log-probabilities are there for some steps only.
     """
     row = _Row()
     nodes = 0  # of earlier trees, which keeps the runs of trees apart
     for number, tree in enumerate(trees):
         _add(row, tree, number, nodes)
         nodes += len(tree.nodes)
+    if len(row.reference_logprobs) not in (0, len(row.targets)):
+        raise ValueError(f"{len(row.reference_logprobs)} of {len(row.targets)} action tokens have a reference's")
     tensor = lambda values, dtype=torch.float32: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
     return Packed(
         tokens=tensor(row.tokens, torch.long),

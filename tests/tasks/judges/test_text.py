@@ -1,8 +1,13 @@
 """Choices and short answers, each judged as a person would."""
 
+import importlib.util
+import math
+
 import pytest
 
-from firstfault.tasks.judges.text import chosen, exact_match, f1
+from firstfault.errors import UserError
+from firstfault.tasks.judges.text import bleu, chosen, exact_match, f1, graded
+from firstfault.training.build import build_tasks
 
 CHOICES = {"A": "Paris", "B": "New York", "C": "a cat", "D": "12 cm"}
 CHOSEN = [
@@ -95,3 +100,37 @@ F1 = [
 @pytest.mark.parametrize(("given", "golds", "score"), F1)
 def test_f1_of_the_words(given, golds, score):
     assert f1(given, golds) == pytest.approx(score)
+
+
+BLEU = [
+    ("Barack Obama", ["barack obama"], 1.0),
+    ("Obama", ["Barack Obama"], math.exp(1 - 2 / 1)),  # too short; it has no pair of words to be judged by
+    ("Barack Hussein Obama", ["Barack Obama"], (2 / 3 * 1 / (2 * 2)) ** (1 / 2)),  # no pair matches: smoothed
+    ("Obama Barack", ["Barack Obama"], (1 * 1 / 2) ** (1 / 2)),
+    ("1815 or so", ["1815"], 1 / 3),  # a gold of one word: words only
+    ("Bank of New York", ["Bank of New York City"], math.exp(1 - 5 / 4)),
+    ("Michelle", ["Barack Obama"], 0.0),
+    ("Obama", ["Barack Obama", "Obama"], 1.0),
+    ("", ["London"], 0.0),
+    ("London", ["the"], 0.0),
+    ("London", [], 0.0),
+]
+
+
+@pytest.mark.parametrize(("given", "golds", "score"), BLEU)
+def test_length_aware_bleu_of_the_words(given, golds, score):
+    assert bleu(given, golds) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(("grade", "reward"), [("exact", 0.0), ("f1", 2 / 3), ("bleu", math.exp(-1))])
+def test_what_is_not_right_is_graded(grade, reward):
+    assert graded("Obama", ["Barack Obama"], grade) == (False, pytest.approx(reward))
+    assert graded("The Barack Obama", ["Barack Obama"], grade) == (True, 1.0)
+
+
+@pytest.mark.parametrize("options", [{"name": "lore"}, {"name": "hotpotqa"}])
+def test_bleu_without_sacrebleu_is_refused_with_what_to_install(options, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sacrebleu" else found(name))
+    with pytest.raises(UserError, match=r"pip install 'firstfault\[bleu\]'"):
+        build_tasks({**options, "reward": "bleu"})

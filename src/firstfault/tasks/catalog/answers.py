@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from firstfault.tasks.base import last_boxed
 from firstfault.tasks.catalog.published import Published
 from firstfault.tasks.datasets import multiple_choice, short_answer
 from firstfault.tasks.judged import Judging
+from firstfault.tasks.judges.text import Grade
 from firstfault.tree import Task
 
 # Mathematics
@@ -126,7 +127,7 @@ class QuestionAnswering(Published):
     train_split: ClassVar[str | None] = "train"
     test_split: ClassVar[str] = "validation"
 
-    reward: Literal["exact", "f1"] = Field("exact", description="f1: also for some of the right words")
+    reward: Grade = Field("exact", description="f1 and bleu: also for some of the right words")
 
     @property
     def judging(self) -> Judging:

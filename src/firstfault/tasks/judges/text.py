@@ -2,10 +2,16 @@ r"""Judges of short texts: question answering, and multiple choice."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from firstfault.errors import UserError
+
+Grade = Literal["exact", "f1", "bleu"]
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 LABEL = r"(?:(?:the )?(?:final |correct |right |best )?(?:answer|choice|option)(?: is)?:?\s*)?"
@@ -57,6 +63,40 @@ def _f1(given: str, gold: str) -> float:
     a, b = given.split(), gold.split()
     common = (Counter(a) & Counter(b)).total()
     return 2 * common / (len(a) + len(b)) if common else 0.0
+
+
+def require_sacrebleu() -> None:
+    if importlib.util.find_spec("sacrebleu") is None:
+        raise UserError("rewards by BLEU need sacrebleu; install it with pip install 'firstfault[bleu]'.")
+
+
+def bleu(given: str, golds: Sequence[str]) -> float:
+    """The best BLEU of the words over `golds`, of orders up to the words of the gold, four at most.
+
+    Orders weigh the same, what is too short pays the brevity penalty, and orders without a match are smoothed
+    (sacrebleu's "exp"). This is the length-aware BLEU of PRS (arXiv 2512.07478); the formula is ours.
+
+    >>> [round(bleu(given, ["Barack Obama"]), 2) for given in ("barack obama", "Obama", "Barack H Obama", "Michelle")]
+    [1.0, 0.37, 0.41, 0.0]
+    """
+    return max((_bleu(normalized(given), normalized(gold)) for gold in golds), default=0.0)
+
+
+def _bleu(given: str, gold: str) -> float:
+    from sacrebleu.metrics import BLEU  # an extra, and slow to load
+
+    order = min(4, len(gold.split()))
+    if not order:
+        return 0.0
+    scorer = BLEU(max_ngram_order=order, effective_order=True, tokenize="none")
+    return scorer.sentence_score(given, [gold]).score / 100
+
+
+def graded(given: str, golds: Sequence[str], grade: Grade) -> tuple[bool, float]:
+    """Whether an answer is right, and its reward: 1 if so, and else 0, or what `f1` or `bleu` says of it."""
+    if exact_match(given, golds):
+        return True, 1.0
+    return False, {"exact": lambda *_: 0.0, "f1": f1, "bleu": bleu}[grade](given, golds)
 
 
 def chosen(given: str, choices: Mapping[str, str]) -> str | None:
