@@ -9,6 +9,7 @@ from firstfault.tree import Node, Term, Tree
 
 Aggregation = Literal["sequence", "token"]
 Scale = Literal["std", "none"]
+UNCLIPPED = {"clip_low": 1.0, "clip_high": 1e9}  # bounds that no ratio reaches
 
 
 def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from firstfault.agent.batch import Batch
-from firstfault.credit import credit_run, mean
+from firstfault.credit import UNCLIPPED, credit_run, mean
 from firstfault.losses import TermBatch, by_run
 from firstfault.methods.base import Method
 from firstfault.tree import Tree
@@ -62,8 +62,7 @@ class AStarPO(Method):
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
             for leaf in tree.leaves if tree.root.value is not None else []:
-                advantage = leaf.reward - tree.root.value
-                credit_run(leaf, advantage, aggregation="sequence", clip_low=0.0, clip_high=0.0)
+                credit_run(leaf, leaf.reward - tree.root.value, aggregation="sequence", **UNCLIPPED)
 
     def loss(self, batch: TermBatch) -> Tensor:
         runs = by_run(batch, batch.reference_logprobs)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from firstfault.credit import credit_run, mean
+from firstfault.credit import UNCLIPPED, credit_run, mean
 from firstfault.losses import TermBatch, by_run
 from firstfault.methods.base import Method
 from firstfault.tree import Tree
@@ -40,7 +40,7 @@ class REBEL(Method):
         for tree in trees:
             center = mean([leaf.reward for leaf in tree.leaves])  # differences do not notice
             for leaf in tree.leaves:
-                credit_run(leaf, leaf.reward - center, aggregation="sequence", clip_low=0.0, clip_high=0.0)
+                credit_run(leaf, leaf.reward - center, aggregation="sequence", **UNCLIPPED)
 
     def loss(self, batch: TermBatch) -> Tensor:
         runs = by_run(batch, batch.old_logprobs)
