@@ -60,7 +60,8 @@ class Planted:
         return [self._complete(node, first + i) for i in range(n)]
 
     async def continue_all(self, nodes: list[Node]) -> list[Node]:
-        return [leaf for node in nodes for leaf in await self.continue_from(node)]
+        runs = [(node, len(list(same))) for node, same in itertools.groupby(nodes)]
+        return [leaf for node, n in runs for leaf in await self.continue_from(node, n)]
 
     def fault(self, leaf: Node) -> int:
         """The planted first irrecoverable step of the failed run that ended at `leaf`."""

@@ -94,7 +94,9 @@ class Verdict:
     """What a search found on one failed run, with its evidence.
 
     `step` counts from 1; steps + 1 means that no step is irrecoverable. `finished` is false when the budget cut the
-    search off. `marked` says whether the method used the verdict.
+    search off, or left it without an answer to rely on. `weights[t - 1]` is how surely step t is at or behind the
+    first irrecoverable one, `probability` that of `step`, where the search knows one. `marked` says whether the method
+    used the verdict.
     """
 
     leaf: int
@@ -103,6 +105,11 @@ class Verdict:
     finished: bool
     probes: list[Probe] = field(default_factory=list)
     marked: bool = False
+    weights: list[float] = field(default_factory=list)  # by default without a doubt
+    probability: float | None = None
+
+    def __post_init__(self) -> None:
+        self.weights = self.weights or [float(t >= self.step) for t in range(1, self.steps + 1)]
 
 
 @dataclass(eq=False)

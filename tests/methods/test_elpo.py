@@ -10,7 +10,8 @@ import torch
 from planted import Plan, Planted, planted
 
 from firstfault.credit import normalize
-from firstfault.localize.bisect import bisect, bisect_cost
+from firstfault.localize.bisect import Bisect
+from firstfault.localize.search import localize
 from firstfault.methods import ELPO, GRPO
 from firstfault.methods.elpo import branch_advantages, entropy_gap, step_rewards, trajectory_advantages
 from firstfault.tasks.planted import PlantedProcess
@@ -64,7 +65,8 @@ def searched(process: Planted, tries=lambda step: 1, **options) -> Verdict:
 
     async def search() -> Verdict:
         [failed] = await process.sample(1)
-        return await bisect(failed, process, tries, **options)
+        [verdict] = await localize({failed: Bisect(failed.depth - 1, tries, **options)}, process)
+        return verdict
 
     return asyncio.run(search())
 
@@ -112,7 +114,7 @@ def test_a_run_without_a_tool_call_is_searched_only_if_there_is_no_other():
     assert process.tree.verdicts[0].leaf == process.tree.leaves[1].index
     process = explored(ELPO(rollouts=3), planted(3, [alone]))
     [verdict] = process.tree.verdicts
-    assert (verdict.steps, verdict.step, verdict.finished, verdict.probes) == (0, 1, True, [])
+    assert (verdict.steps, verdict.step, verdict.finished, verdict.probes) == (0, 1, False, [])
     ELPO().credit([process.tree])
     assert not verdict.marked
 
@@ -182,7 +184,7 @@ def test_a_search_with_true_probes_finds_every_planted_fault(steps, verified):
         process = planted(40, [Plan(steps, fault)])
         verdict = searched(process, tries=lambda step: 2, verified=verified)
         looked = anchors(steps, fault, verified)
-        assert (verdict.step, verdict.steps, verdict.finished) == (fault, steps, True)
+        assert (verdict.step, verdict.steps, verdict.finished) == (fault, steps, bool(looked))
         assert verdict.probes == [Probe(m, 2, 2 * (m < fault)) for m in looked]
         assert process.requests == [(0, 1)] + [(m, 2) for m in looked]
 
@@ -243,7 +245,7 @@ def test_the_cost_of_a_search_is_that_of_its_worst_outcome(steps, verified):
             process = planted(100, [Plan(steps, steps + 1)], recovers=lambda step, table=outcomes: table[step - 1])
             searched(process, tries=counts.__getitem__, verified=verified)
             spent.append(process.spent - 1)
-        assert bisect_cost(steps, counts.__getitem__, verified=verified) == max(spent)
+        assert Bisect(steps, counts.__getitem__, verified=verified).cost == max(spent)
 
 
 # Algorithm 1: the budget
@@ -609,7 +611,7 @@ def test_a_search_without_a_probe_of_its_own_marks_nothing_unless_literal():
         lost, other = (leaf for leaf in tree.leaves if not leaf.success)
         tree.verdicts = [
             Verdict(leaf=lost.index, steps=2, step=2, finished=True, probes=[Probe(1, 1, 1)]),
-            Verdict(leaf=other.index, steps=1, step=1, finished=True),
+            Verdict(leaf=other.index, steps=1, step=1, finished=False),
         ]
         ELPO(literal=literal).credit([tree])
         assert [verdict.marked for verdict in tree.verdicts] == [True, literal]
@@ -694,3 +696,37 @@ def test_the_wider_bound_goes_on_pushing_down_a_lost_suffix():
 
     assert gradient(ELPO()) > 0
     assert gradient(ELPO(clip_low_extra=0)) == 0
+
+
+# A search with a posterior
+
+
+def test_the_posterior_searches_runs_side_by_side_and_weighs_the_clip_by_its_doubt():
+    process = planted(40, [Plan(6, 3), Plan(6, 4)], recovers=lambda step: True)
+    tree = explored(ELPO(rollouts=40, search="posterior", failures=2), process).tree
+    first = tree.verdicts[:2]
+    assert [verdict.step for verdict in first] == [3, 4]
+    rounds = process.requests[2:6]
+    assert [n for _, n in rounds] == [1, 1, 1, 1]  # a try each, in turn
+    method = ELPO(search="posterior", clip_low_extra=0.1)
+    method.credit([tree])
+    for verdict in first:
+        run = tree.nodes[verdict.leaf].steps
+        assert verdict.marked and run[verdict.step - 1].critical
+        for step, weight in zip(run, verdict.weights, strict=False):
+            assert step.terms[0].clip_low == pytest.approx(0.2 + 0.1 * weight)
+        assert run[-1].terms[0].clip_low == pytest.approx(0.2 + 0.1 * verdict.weights[-1])  # the answer
+        assert 0 < verdict.weights[0] < 0.1 and verdict.weights[verdict.step - 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("probability", "marked", "critical"), [(0.4, False, False), (0.6, True, False), (0.8, True, True)]
+)
+def test_how_sure_a_posterior_must_be(probability, marked, critical):
+    tree = explored(ELPO(rollouts=9), planted(9, [Plan(8, 5)])).tree
+    [verdict] = tree.verdicts
+    verdict.probability, verdict.finished = probability, probability >= 0.5
+    ELPO().credit([tree])
+    assert verdict.marked == marked
+    assert any(node.critical for node in tree.nodes) == critical
+    assert any(node.terms[0].clip_low > 0.2 for node in tree.steps) == marked

@@ -126,7 +126,10 @@ OPTIONS = [
     ({"lambda_tree": 1.1}, "lambda_tree = 1.1: input should be less than or equal to 1."),
     ({"clip_low": 1}, "clip_low = 1: input should be less than 1."),
     ({"beta": float("nan")}, "beta = nan: input should be a finite number."),
-    ({"search": "binary"}, "search = 'binary': input should be 'printed', 'verified' or 'random'."),
+    (
+        {"search": "binary"},
+        "search = 'binary': input should be 'printed', 'verified', 'filled', 'posterior' or 'random'.",
+    ),
     ({"tries_min": 4}, "tries_min = 4 exceeds tries_max = 3."),
     ({"rolouts": 8}, "there is no setting 'rolouts'; did you mean 'rollouts'?"),
     ({"x": 8}, f"there is no setting 'x'; there are {', '.join(ELPO.model_fields)}."),

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from firstfault.localize.bisect import bisect
+from firstfault.localize.bisect import Bisect
+from firstfault.localize.search import localize
 from firstfault.methods import ELPO, GRPO, METHODS, Method, VinePPO
 from firstfault.methods.base import Clipped
 from firstfault.tasks.planted import FIRST_ROW, PlantedProcess, State, Trap, traps
@@ -189,7 +190,8 @@ def test_a_search_with_a_policy_that_never_errs_finds_the_planted_step(where, mi
         leaves = asyncio.run(handle.sample(30))
         handle.policy = never
         failed = next(leaf for leaf in leaves if not leaf.success and leaf.depth > 2)
-        verdict = asyncio.run(bisect(failed, handle, lambda step: 1, verified=verified))
+        search = Bisect(failed.depth - 1, lambda step: 1, verified=verified)
+        [verdict] = asyncio.run(localize({failed: search}, handle))
         assert judge(process, handle.tree, verdict) == "exact"
 
 

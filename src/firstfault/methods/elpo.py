@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, Literal
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 
 from firstfault.agent.rollouts import Rollouts
 from firstfault.credit import mean, normalize, run_weight
-from firstfault.localize.bisect import SEARCHES, bisect_cost
+from firstfault.localize import SEARCHES, Search, localize
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Term, Tree
 
@@ -39,7 +40,7 @@ class ELPO(Clipped):
     tries_max: int = Field(3, ge=1, description="X_max: most completions per anchor")
     beta: float = Field(5.0, description="β: how fast completions per anchor grow with its entropy gap")
     choice: Literal["entropy", "random"] = Field("entropy", description="which failed run is searched (Eq. 4)")
-    search: Literal["printed", "verified", "random"] = Field("printed", description="random: after any steps")
+    search: Literal["printed", "verified", "filled", "posterior", "random"] = Field("printed", description="which")
     literal: bool = Field(False, description="begin and believe searches exactly as Algorithm 1 prints them")
     lambda_tree: float = Field(0.5, ge=0, le=1, description="λ_tree: 0 group advantages only, 1 branches only")
     shared: Literal["per-leaf", "once"] = Field("per-leaf", description="how often a step that runs share counts")
@@ -52,25 +53,27 @@ class ELPO(Clipped):
             raise ValueError(f"tries_min = {self.tries_min} exceeds tries_max = {self.tries_max}")
         return self
 
-    # 1. Tree rollout by binary error localization (Algorithm 1)
-
-    async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
+    async def explore(self, tree: Tree, rollouts: Rollouts) -> None:  # Algorithm 1
         failed: list[Node] = []
         while rollouts.remaining:
-            while len(failed) < self.failures and rollouts.remaining:
-                # as many as must follow anyway, side by side
+            while len(failed) < self.failures and rollouts.remaining:  # as many as must follow anyway, side by side
                 leaves = await rollouts.sample(min(self.failures - len(failed), rollouts.remaining))
                 failed += [leaf for leaf in leaves if not leaf.success]
-            if not failed:
-                break
-            draw = random.Random(f"{tree.key} {len(tree.nodes)} suspect")
-            suspect = max(failed, key=entropy_gap) if self.choice == "entropy" else draw.choice(failed)  # Eq. 4
-            failed, tries = [], partial(self.tries, suspect)
-            cost = bisect_cost(len(suspect.steps) - 1, tries, verified=self.search == "verified")
-            if cost <= rollouts.remaining or self.literal:
-                tree.verdicts.append(await SEARCHES[self.search](suspect, rollouts, tries))
-            else:
+            searches, failed = self.searches(tree, failed, rollouts.remaining), []
+            if not searches:
                 await rollouts.sample(rollouts.remaining)
+            tree.verdicts += await localize(searches, rollouts)
+
+    def searches(self, tree: Tree, failed: Sequence[Node], remaining: int) -> dict[Node, Search]:
+        """Of the most suspicious run (Eq. 4); posteriors of as many as there is room for."""
+        draw = random.Random(f"{tree.key} {len(tree.nodes)}")
+        suspicion = entropy_gap if self.choice == "entropy" else lambda run: draw.random()
+        searches: dict[Node, Search] = {}
+        for run in sorted(failed, key=suspicion, reverse=True)[: None if self.search == "posterior" else 1]:
+            search = SEARCHES[self.search](run.depth - 1, partial(self.tries, run), draw)
+            if self.literal or search.cost <= remaining:
+                searches[run], remaining = search, remaining - search.cost
+        return searches
 
     def tries(self, run: Node, step: int) -> int:
         """X_m (Eq. 5), rounded half up: the surer the agent went on after step m, next to its first, the fewer."""
@@ -78,30 +81,28 @@ class ELPO(Clipped):
         share = (1 + math.tanh(self.beta * gap / 2)) / 2  # the logistic function, for arguments of any size
         return math.floor(self.tries_min + (self.tries_max - self.tries_min) * share + 0.5)
 
-    # 2. Hierarchical advantages (Eqs. 6-10), 3. adaptive clipping (Eq. 11)
-
-    def credit(self, trees: Sequence[Tree]) -> None:
+    def credit(self, trees: Sequence[Tree]) -> None:  # Eqs. 6-11
         for tree in trees:
             localized = self.mark(tree)
             branch, trajectory = branch_advantages(tree), trajectory_advantages(tree)
             for step in tree.steps:
                 advantage = self.lambda_tree * branch[step] + (1 - self.lambda_tree) * trajectory[step]  # Eq. 10
-                weights = [run_weight(leaf, self.aggregation) for leaf in step.leaves]
-                weight = sum(weights) if self.shared == "per-leaf" else mean(weights)
-                clip_low = self.clip_low + (self.clip_low_extra if step in localized else 0.0)  # Eq. 11
+                total = sum if self.shared == "per-leaf" else mean
+                weight = total([run_weight(leaf, self.aggregation) for leaf in step.leaves])
+                clip_low = self.clip_low + self.clip_low_extra * localized[step]  # Eq. 11
                 step.terms = [Term(advantage, weight, clip_low, self.clip_high)]
 
-    def mark(self, tree: Tree) -> set[Node]:
-        """Mark the critical steps that the searches found; returns these and all steps below them."""
+    def mark(self, tree: Tree) -> dict[Node, float]:
+        """Mark the critical steps that were found; returns how surely a step is one or below one (1 by bisection)."""
         evidence = any(probe.successes for verdict in tree.verdicts for probe in verdict.probes)
-        localized: set[Node] = set()
+        localized: dict[Node, float] = defaultdict(float)
         for verdict in tree.verdicts:
-            believed = self.literal or (verdict.finished and verdict.probes and evidence)
-            verdict.marked = bool(believed and verdict.step <= verdict.steps)
+            verdict.marked = verdict.step <= verdict.steps and (self.literal or (verdict.finished and evidence))
             if verdict.marked:
-                critical = tree.nodes[verdict.leaf].steps[verdict.step - 1]
-                critical.critical = True
-                localized.update(critical.subtree)
+                run = tree.nodes[verdict.leaf].steps
+                run[verdict.step - 1].critical |= verdict.probability is None or verdict.probability >= 0.7
+                for step, weight in zip(run, verdict.weights, strict=False):  # not the answer, which is below
+                    localized.update({node: max(localized[node], weight) for node in step.subtree})
         return localized
 
 
@@ -133,8 +134,7 @@ def branch_advantages(tree: Tree) -> dict[Node, float]:
     >>> [round(branch_advantages(tree)[node]) for node in (step, lost, won, other)]
     [1, -1, 1, -1]
     """
-    rewards = step_rewards(tree)
-    advantages = {tree.root: 0.0}
+    rewards, advantages = step_rewards(tree), {tree.root: 0.0}
     for node in tree.nodes:
         if len(node.children) == 1:
             advantages[node.children[0]] = advantages[node]

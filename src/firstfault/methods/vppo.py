@@ -9,7 +9,7 @@ from pydantic import Field
 
 from firstfault.agent.rollouts import Rollouts
 from firstfault.credit import mean
-from firstfault.localize.bisect import bisect, bisect_cost
+from firstfault.localize import Bisect, localize
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
 
@@ -46,13 +46,10 @@ class VPPO(Clipped):
     async def explore(self, tree: Tree, rollouts: Rollouts) -> None:
         runs = self.runs or -(-self.rollouts // 2)
         for leaf in await rollouts.sample(min(runs, rollouts.remaining)):
-            cost = bisect_cost(leaf.depth - 1, self._tries, verified=True)
-            if not leaf.success and 0 < cost <= rollouts.remaining:
-                tree.verdicts.append(await bisect(leaf, rollouts, self._tries, verified=True))
+            search = Bisect(leaf.depth - 1, lambda step: self.tries, verified=True)
+            if not leaf.success and 0 < search.cost <= rollouts.remaining:
+                tree.verdicts += await localize({leaf: search}, rollouts)
         await rollouts.sample(rollouts.remaining)
-
-    def _tries(self, step: int) -> int:
-        return self.tries
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:

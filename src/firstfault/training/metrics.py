@@ -31,7 +31,7 @@ METRICS = {
     "rollouts": "completions sampled, whole or from the middle of a run",
     "probes": "those of them that were sampled from the middle of a run",
     "searches": "searches for a critical step",
-    "searches_finished": "those of them that the budget did not cut off",
+    "searches_finished": "those of them that came to an answer to rely on",
     "discarded": "rollouts taken back because their tools could not be brought to where they stood",
     "critical_steps": "searches whose verdict the method used",
     "steps_per_run": "mean number of steps of a rollout, shared ones included",
