@@ -9,7 +9,10 @@ irrecoverable step is the first m with p_m <= 0.02, K + 1 if there is none. All 
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import platform
 import random
 import statistics
 import time
@@ -18,11 +21,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from rich.console import Console
 
 from firstfault.localize.bisect import Bisect, Filled
 from firstfault.localize.posterior import Posterior
 from firstfault.localize.search import Search
+from firstfault.training.progress import progress
 from firstfault.tree import Verdict
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -112,51 +118,191 @@ SEARCHES: dict[str, Callable[[int], Search]] = {
     "posterior": partial(Posterior, stop=1.0),
     "posterior, stops at .9": Posterior,
 }
+STEPS = (8, 16)
+STYLES = {
+    "printed, 2 tries": {"color": "tab:blue", "linestyle": ":"},
+    "printed, 3 tries": {"color": "tab:blue"},
+    "filled": {"color": "tab:green"},
+    "posterior": {"color": "tab:red"},
+}
 
 
-@dataclass
-class Score:
-    """Of one search on runs of one family: shares, and means over runs."""
-
-    exact: float
-    near: float
-    none: float
-    rollouts: float
-    weight_error: float
-    answers: list[tuple[float | None, bool]]  # probability, right
-
-
-def score(make: Callable[[int], Search], runs: Sequence[Profile], budget: int) -> Score:
-    rows, answers = [], []
+def score(make: Callable[[int], Search], runs: Sequence[Profile], budget: int) -> dict[str, float]:
+    """Shares and means over runs of one family; calibration where the search says how sure it is."""
+    rows, said = [], []
     for run in runs:
-        answer, spent = searched(make(run.steps), run, budget)
-        right = answer.step == run.fault
-        error = statistics.mean((w - (t >= run.fault)) ** 2 for t, w in enumerate(answer.weights, 1))
-        rows.append((right, abs(answer.step - run.fault) <= 1, answer.step > run.steps, spent, error))
-        answers.append((answer.probability, right))
-    return Score(*(statistics.mean(column) for column in zip(*rows, strict=True)), answers)
+        verdict, spent = searched(make(run.steps), run, budget)
+        right = verdict.step == run.fault
+        doubt = statistics.mean((w - (t >= run.fault)) ** 2 for t, w in enumerate(verdict.weights, 1))
+        rows.append((right, abs(verdict.step - run.fault) <= 1, verdict.step > run.steps, spent, doubt))
+        said.append((verdict.probability, right))
+    names = ("exact", "near", "none", "rollouts", "weight_error")
+    found = dict(zip(names, map(statistics.mean, zip(*rows, strict=True)), strict=True))
+    return found | ({"calibration": calibration(said)} if said[0][0] is not None else {})
 
 
-def calibration(answers: Sequence[tuple[float, bool]], bins: int = 10) -> float:
+def calibration(said: Sequence[tuple[float, bool]], bins: int = 10) -> float:
     """Expected calibration error: how far what is said is from what is true, in bins of what is said."""
-    said, true = np.array(answers, float).T
-    place = np.minimum((said * bins).astype(int), bins - 1)
-    return sum(abs(said[place == b].mean() - true[place == b].mean()) * (place == b).mean() for b in np.unique(place))
+    probability, right = np.array(said, float).T
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    gaps = [abs(probability[place == b].mean() - right[place == b].mean()) * (place == b).mean() for b in set(place)]
+    return float(sum(gaps))
+
+
+def measured(family: str, shuffles: int) -> list[Profile]:
+    """The real runs of a family (benchmarks/recovery.py), each several times with its outcomes in another order."""
+    rows = [json.loads(line) for line in (RESULTS / "recovery.jsonl").read_text().splitlines()]
+    runs = []
+    for number, row in enumerate(row for row in rows if row["family"] == family):
+        recovers = [outcomes.count("1") / len(outcomes) for outcomes in row["recovered"]]
+        for shuffle in range(shuffles):
+            draw = random.Random(f"{family} {number} {shuffle}")
+            outcomes = [[o == "1" for o in draw.sample(list(after), len(after))] for after in row["recovered"]]
+            runs.append(Profile(family, recovers, outcomes))
+    return runs
+
+
+def mean_over(families: Sequence[str], scores: dict[str, dict[str, float]], name: str) -> float:
+    return statistics.mean(scores[family][name] for family in families)
+
+
+def microseconds(steps: int) -> float:
+    """Of one question and its answer, on the machine as it is."""
+    [run] = profiles("a", steps, 1)
+    start, probes = time.perf_counter(), 0
+    while time.perf_counter() - start < 1:
+        probes += searched(Posterior(steps, stop=1.0), run, 16)[1]
+    return 1e6 * (time.perf_counter() - start) / probes
+
+
+Scores = dict[str, dict[str, dict[str, dict[str, float]]]]  # search, budget, family
+
+
+def scored(runs: dict[str, list[Profile]]) -> Scores:
+    with progress(Console(stderr=True)) as bar:
+        row = bar.add_task("searching", total=len(SEARCHES) * len(BUDGETS), unit="tables")
+        found: Scores = {}
+        for name, make in SEARCHES.items():
+            found[name] = {}
+            for budget in BUDGETS:
+                found[name][str(budget)] = {family: score(make, own, budget) for family, own in runs.items()}
+                bar.advance(row)
+    return found
+
+
+def table(scores: Scores, families: Sequence[str], name: str, digits: int = 3) -> list[str]:
+    lines = [f"| search | {' | '.join(map(str, BUDGETS))} |", "|---|" + "---|" * len(BUDGETS)]
+    for search, by_budget in scores.items():
+        if name in by_budget[str(BUDGETS[0])][families[0]]:
+            cells = [f"{mean_over(families, by_budget[str(b)], name):.{digits}f}" for b in BUDGETS]
+            lines.append(f"| {search} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def render(results: dict) -> str:
+    lines = [
+        "# Finding the first irrecoverable step",
+        "",
+        "Searches on failed runs, by the rollouts that they may use: the share of runs whose first irrecoverable step "
+        "they name exactly. *printed* and *verified* are the paper's binary search with a fixed number of completions "
+        "per anchor; *filled* is the verified one with the whole budget, leaving an anchor at its first success; "
+        "*posterior* is ours ([`localize/posterior.py`](../../src/firstfault/localize/posterior.py)).",
+        "",
+        "![Share of runs whose step is found exactly, over rollouts](localization.svg)",
+        "",
+        "## Simulated runs",
+        "",
+        f"{results['runs']} runs of each family for each K (tool-call steps), with the same outcomes for all searches. "
+        "The step is anywhere, early and late in a third of the runs each.",
+        "",
+        *[f"- **{name}**: {text}" for name, text in FAMILIES.items()],
+        "",
+    ]
+    for steps in STEPS:
+        scores = results["simulated"][str(steps)]
+        lines += [f"### K = {steps}: exact, mean over families {', '.join(WITH_FAULT)}", ""]
+        lines += table(scores, WITH_FAULT, "exact")
+        lines += [f"### K = {steps}: says that there is none, where there is none (family e)", ""]
+        lines += table(scores, "e", "none", 2)
+        lines += [f"### K = {steps}: calibration error (families {', '.join(FAMILIES)})", ""]
+        lines += table(scores, list(FAMILIES), "calibration", 3)
+        lines += [f"### K = {steps}: squared error of the weights P(t* <= t)", ""]
+        lines += table(scores, WITH_FAULT, "weight_error")
+    lines += [f"One question and its answer take {results['microseconds']:.0f} µs at K = 16.", ""]
+    lines += real(results["real"]) if results["real"] else []
+    lines += [f"`python benchmarks/localization.py`, {platform.machine()}, Python {platform.python_version()}.", ""]
+    return "\n".join(lines)
+
+
+def real(results: dict) -> list[str]:
+    lines = [
+        "## Real runs",
+        "",
+        "Runs of the tiny policy at the start of training that failed, with 64 completions after each of their steps "
+        "(`python benchmarks/recovery.py`); each is searched in 20 orders of its outcomes. The truth is the first step "
+        "after which at most one of 64 succeeds.",
+        "",
+    ]
+    for family, found in results.items():
+        lines += [f"### {family}: exact", "", found["profile"], "", *table(found["scores"], [family], "exact")]
+        lines += [f"### {family}: within one step", "", *table(found["scores"], [family], "near")]
+    return lines
+
+
+def described(runs: Sequence[Profile], rows: Sequence[dict]) -> str:
+    """What the measured profiles look like, in a sentence or two."""
+    faulty = [run for run in runs if run.fault <= run.steps]
+    before = [run.recovers[run.fault - 1] for run in faulty]
+    start = [run.recovers[0] for run in runs]
+    known = [row["first_wrong"] == run.fault for row, run in zip(rows, runs, strict=True) if run in faulty]
+    leak = [p for run in faulty for p in run.recovers[run.fault :]]
+    return (
+        f"{len(runs)} failed runs of {statistics.mean(run.steps for run in runs):.1f} tool-call steps on average. "
+        f"A whole run of their tasks succeeds in {statistics.mean(start):.2f}; just before the first irrecoverable "
+        f"step a completion does in {statistics.mean(before):.2f} (a quarter of the runs: below "
+        f"{statistics.quantiles(before)[0]:.2f}), behind it in {statistics.mean(leak):.3f}. "
+        f"{len(runs) - len(faulty)} runs have no such step. It is the first wrong step, which the generator knows, in "
+        f"{statistics.mean(known):.2f} of the others, and at {statistics.mean(run.fault / run.steps for run in faulty):.2f} "
+        "of the way."
+    )
+
+
+def draw(results: dict) -> None:
+    real_families = list(results["real"])
+    panels = [(f"simulated, K = {k}", results["simulated"][str(k)], list(WITH_FAULT)) for k in STEPS]
+    panels += [(f"real: {f}", results["real"][f]["scores"], [f]) for f in real_families]
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels), 2.8), sharey=True)
+    for axis, (title, scores, families) in zip(axes, panels, strict=True):
+        for name, style in STYLES.items():
+            axis.plot(
+                BUDGETS, [mean_over(families, scores[name][str(b)], "exact") for b in BUDGETS], **style, label=name
+            )
+        axis.set(title=title, xlabel="rollouts", ylim=(0, 1))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("exact")
+    axes[0].legend(frameon=False, fontsize=7)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "localization.svg", metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2400, help="simulated runs of each family")
+    parsed = parser.parse_args()
+    results: dict = {"runs": parsed.runs, "simulated": {}, "real": {}, "microseconds": microseconds(16)}
+    for steps in STEPS:
+        results["simulated"][str(steps)] = scored({f: list(profiles(f, steps, parsed.runs)) for f in FAMILIES})
+    if (RESULTS / "recovery.jsonl").exists():
+        rows = [json.loads(line) for line in (RESULTS / "recovery.jsonl").read_text().splitlines()]
+        for family in dict.fromkeys(row["family"] for row in rows):
+            own = [row for row in rows if row["family"] == family]
+            profile = described(measured(family, 1), own)
+            results["real"][family] = {"profile": profile, "scores": scored({family: measured(family, 20)})}
+    rounded = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 4))
+    (RESULTS / "localization.json").write_text(json.dumps(rounded, indent=1) + "\n")
+    (RESULTS / "localization.md").write_text(render(rounded))
+    draw(rounded)
 
 
 if __name__ == "__main__":
-    import sys
-
-    n = int(sys.argv[1])
-    for K in (8, 16):
-        data = {f: list(profiles(f, K, n)) for f in FAMILIES}
-        for name, make in SEARCHES.items():
-            row = []
-            t = time.perf_counter()
-            for b in (6, 8, 12, 16, 24):
-                s = [score(make, data[f], b) for f in WITH_FAULT]
-                e = score(make, data["e"], b)
-                row.append(
-                    f"{statistics.mean(x.exact for x in s):.3f} ({statistics.mean(x.rollouts for x in s):.1f}) none {e.none:.2f}"
-                )
-            print(K, f"{name:24}", " | ".join(row), f"{time.perf_counter() - t:.0f}s", flush=True)
+    main()
