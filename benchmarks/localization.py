@@ -256,14 +256,14 @@ def described(runs: Sequence[Profile], rows: Sequence[dict]) -> str:
     start = [run.recovers[0] for run in runs]
     known = [row["first_wrong"] == run.fault for row, run in zip(rows, runs, strict=True) if run in faulty]
     leak = [p for run in faulty for p in run.recovers[run.fault :]]
+    way = statistics.mean(run.fault / run.steps for run in faulty)
     return (
         f"{len(runs)} failed runs of {statistics.mean(run.steps for run in runs):.1f} tool-call steps on average. "
         f"A whole run of their tasks succeeds in {statistics.mean(start):.2f}; just before the first irrecoverable "
         f"step a completion does in {statistics.mean(before):.2f} (a quarter of the runs: below "
         f"{statistics.quantiles(before)[0]:.2f}), behind it in {statistics.mean(leak):.3f}. "
         f"{len(runs) - len(faulty)} runs have no such step. It is the first wrong step, which the generator knows, in "
-        f"{statistics.mean(known):.2f} of the others, and at {statistics.mean(run.fault / run.steps for run in faulty):.2f} "
-        "of the way."
+        f"{statistics.mean(known):.2f} of the others, and at {way:.2f} of the way."
     )
 
 
