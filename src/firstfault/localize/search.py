@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -48,25 +49,39 @@ def anytime_cost(steps: int, probes: Sequence[Probe] = ()) -> int:
     return max(1, 2 * (steps - 1).bit_length() + 2 - sum(probe.tries for probe in probes)) if steps else 0
 
 
-async def localize(searches: Mapping[Node, Search], rollouts: Rollouts) -> list[Verdict]:
+async def localize(searches: Mapping[Node, Search], rollouts: Rollouts, together: int = 1) -> list[Verdict]:
     """Search the runs that ended at these leaves side by side: in each round, every search asks once.
 
-    What is left of the budget is shared evenly among those that go on, but each may plan with its `cost`.
+    What is left of the budget is shared evenly among those that go on, but each may plan with its `cost`. With
+    `together`, a search asks so often in a round, as if what it has asked had failed.
     """
     going = dict(searches)
     while going and rollouts.remaining:
         share, left = -(-rollouts.remaining // len(going)), rollouts.remaining
         asked: list[tuple[Search, Node, int]] = []
         for leaf, search in list(going.items()):
-            question = search.ask(min(left, max(share, search.cost))) if left else None
-            if question is None:
+            questions = _questions(search, min(left, max(share, search.cost)), together)
+            if not questions:
                 del going[leaf]
-            else:
-                step, tries = question
+            for step, tries in questions:
                 asked.append((search, leaf.steps[step - 1], tries))
                 left -= tries
         probes = await rollouts.continue_all([anchor for _, anchor, tries in asked for _ in range(tries)])
+        told: set[tuple[Search, Node]] = set()
         for search, anchor, _ in asked:
-            outcomes = [probe.success for probe in probes if probe.anchor is anchor]
-            search.tell(anchor.depth, len(outcomes), sum(outcomes))
+            if (search, anchor) not in told:
+                told.add((search, anchor))
+                outcomes = [probe.success for probe in probes if probe.anchor is anchor]
+                search.tell(anchor.depth, len(outcomes), sum(outcomes))
     return [search.verdict(leaf.index) for leaf, search in searches.items()]
+
+
+def _questions(search: Search, remaining: int, together: int) -> list[tuple[int, int]]:
+    asked: list[tuple[int, int]] = []
+    while remaining and len(asked) < together and (question := search.ask(remaining)) is not None:
+        asked.append(question)
+        remaining -= question[1]
+        if len(asked) < together:
+            search = copy.deepcopy(search)
+            search.tell(*question, 0)
+    return asked

@@ -1,0 +1,93 @@
+"""What decides whether a run of somebody else's agent is a success."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from firstfault.errors import UserError
+from firstfault.locate.endpoint import Message
+from firstfault.locate.resume import Check, Writer
+from firstfault.tasks.base import last_boxed, same_answer
+from firstfault.tasks.judges.text import normalized
+from firstfault.tools.base import describe
+from firstfault.tools.own import load_file
+
+VERDICT = re.compile(r"\b(SUCCESS|FAILURE)\b")
+
+
+def by_function(function: Callable[[list[Message]], bool | float | Awaitable[bool | float]]) -> Check:
+    """A function of the messages, which may be async; what it returns is a success if it is true, or at least 0.5."""
+
+    async def check(messages: list[Message]) -> bool:
+        try:
+            found: Any = function(messages)
+            found = await found if inspect.isawaitable(found) else found
+        except Exception as error:
+            reason = describe(error).removeprefix("Error: ")
+            raise UserError(f"the check fails with {reason}; mend it there.") from error
+        return float(found) >= 0.5
+
+    return check
+
+
+def from_file(name: str) -> Check:
+    """The function `check` of a Python file, or "file.py:name"."""
+    path, _, attribute = name.partition(":")
+    function = getattr(load_file(path, name), attribute or "check", None)
+    if not callable(function):
+        raise UserError(f"{name}: {path} has no function {attribute or 'check'!r}; write one that takes messages.")
+    return by_function(function)
+
+
+def by_answer(expected: str) -> Check:
+    """The last message has the expected answer: in its `\\boxed{}` if it has one, and else anywhere, as whole words."""
+
+    async def check(messages: list[Message]) -> bool:
+        return says(messages[-1]["content"], expected) if messages[-1]["role"] == "assistant" else False
+
+    return check
+
+
+def says(text: str, expected: str) -> bool:
+    r"""Whether a text has an expected answer.
+
+    >>> says("It is 42.", "42"), says("It is 420.", "42"), says(r"\boxed{42.0}", "42"), says("New  York!", "new york")
+    (True, False, True, True)
+    """
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return same_answer(boxed, expected)
+    return f" {normalized(expected)} " in f" {normalized(text)} " if normalized(expected) else False
+
+
+def by_judge(writer: Writer, rubric: str) -> Check:
+    """A language model that reads the run and the rubric."""
+
+    async def check(messages: list[Message]) -> bool:
+        question = (
+            f"An agent worked on a task. Decide by this rubric whether it succeeded:\n\n{rubric}\n\n"
+            f"The conversation:\n\n{transcript(messages)}\n\n"
+            "Write one line of reasons, and then SUCCESS or FAILURE as the last word."
+        )
+        message = await writer.complete([{"role": "user", "content": question}], [], (0, 0))
+        verdicts = VERDICT.findall(message["content"])
+        if not verdicts:
+            said = message["content"][-80:]
+            raise UserError(f"the judge says neither SUCCESS nor FAILURE: {said!r}; use another model for it.")
+        return verdicts[-1] == "SUCCESS"
+
+    return check
+
+
+def transcript(messages: list[Message]) -> str:
+    """A conversation for a reader."""
+    lines = []
+    for message in messages:
+        if message.get("content"):
+            lines.append(f"[{message['role']}] {message['content']}")
+        for call in message.get("tool_calls", ()):
+            lines.append(f"[{message['role']} calls {call['function']['name']}] {call['function']['arguments']}")
+    return "\n".join(lines)

@@ -1,0 +1,236 @@
+"""A recorded run of any agent, taken up again after any of its steps, with its model and its tools live."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from firstfault.agent.calls import check_call
+from firstfault.agent.rollouts import side_by_side
+from firstfault.errors import UserError
+from firstfault.locate.endpoint import Message
+from firstfault.tools.arguments import Schema
+from firstfault.tools.base import Observation, ReplayError, Session, Tool
+from firstfault.traces import Trace
+from firstfault.tree import Call, Node, Task, Tree
+
+Check = Callable[[list[Message]], Awaitable[bool]]
+
+
+class Writer(Protocol):
+    """What writes the agent's next message, such as an `Endpoint`."""
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[Schema], sample: Sequence[int]) -> Message:
+        """The next message of the assistant; equal questions with equal `sample` numbers have equal answers."""
+        ...
+
+
+class Recorded(Tool):
+    """Functions that are never called: they answer what the record has.
+
+    A call that the record has not, with other arguments, gets the answer to the last recorded call of the function.
+    """
+
+    keeps_time = True
+
+    def __init__(self, trace: Trace, names: Sequence[str]):
+        known = {tool["function"]["name"]: tool for tool in trace.tools or []}
+        self.schemas = [known.get(name) or _open(name) for name in names]
+        self._answers: dict[tuple[str, str], str] = {}
+        self._last: dict[str, str] = {}
+        for name, arguments, output in recorded_calls(trace):
+            self._answers[name, json.dumps(arguments, sort_keys=True)] = self._last[name] = output
+
+    def check(self, schema: dict[str, Any], arguments: Any) -> str | None:
+        return None  # the record's own calls need not fit what it says of its tools
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> str:
+        return self._answers.get((name, json.dumps(arguments, sort_keys=True)), self._last.get(name, "done"))
+
+
+def _open(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+
+
+def recorded_calls(trace: Trace) -> list[tuple[str, dict[str, Any], str]]:
+    """Name, arguments and output of every call of a trace that has an output."""
+    outputs = {m["tool_call_id"]: m["content"] for m in trace.messages if m["role"] == "tool"}
+    calls = [call for message in trace.messages for call in message.get("tool_calls", ())]
+    return [
+        (call["function"]["name"], json.loads(call["function"]["arguments"]), outputs[call["id"]])
+        for call in calls
+        if call["id"] in outputs
+    ]
+
+
+class Resumptions:
+    """The budget of one recorded run: grows its tree by completions after its steps. As `Rollouts`, for messages.
+
+    Rollout 0 is the record, whose calls are made again on entering, so that the tools have a state after every step
+    that a completion can fork.
+
+    Args:
+        trace: the run.
+        writer: asked for the agent's messages.
+        session: the tools, in the state in which the run began.
+        check: whether the run of these messages is a success.
+        budget: completions.
+        max_steps: most steps of a run; by default twice those of the record and ten more.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        writer: Writer,
+        session: Session,
+        check: Check,
+        budget: int,
+        *,
+        max_steps: int | None = None,
+        done: Callable[[], None] = lambda: None,
+    ):
+        self.trace, self.writer, self.session, self.check = trace, writer, session, check
+        self.budget, self.spent = budget, 0
+        self.max_steps = max_steps or 2 * len(trace.steps) + 10
+        told = {tool["function"]["name"]: tool for tool in trace.tools or []}  # what the agent had read of its tools
+        self.schemas = [told.get(name, schema) for name, (_, schema) in session.functions.items()]
+        self.tree = Tree(Task(trace.question, trace.answer or "", id=trace.id), prompt=[])
+        self._done = done
+        self._messages: dict[Node, list[Message]] = {self.tree.root: trace.prefix(0)}
+        self._sessions: dict[Node, Session] = {}
+        self._tries: Counter[Node] = Counter()
+
+    @property
+    def remaining(self) -> int:
+        return self.budget - self.spent
+
+    @property
+    def failed(self) -> Node:
+        """Where the recorded run ended."""
+        return next(leaf for leaf in self.tree.leaves if leaf.rollout == 0)
+
+    def messages(self, node: Node) -> list[Message]:
+        """All that was said up to a step and its tool outputs."""
+        return self._messages[node]
+
+    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
+        """Complete the run after each of `nodes`, all side by side; returns their leaves."""
+        if len(nodes) > self.remaining:
+            raise ValueError(f"asked for {len(nodes)} of {self.remaining} completions")
+        first, self.spent = self.spent + 1, self.spent + len(nodes)
+        runs = []
+        for rollout, node in enumerate(nodes, first):
+            runs.append(self._complete(node, rollout, (node.depth, self._tries[node])))
+            self._tries[node] += 1
+        return await side_by_side(runs)
+
+    async def _complete(self, node: Node, rollout: int, sample: tuple[int, int]) -> Node:
+        session = self._sessions[node].fork()
+        try:
+            await session.ready()
+            while not node.is_leaf:
+                node = await self._step(node, session, rollout, sample)
+            self._done()
+            return node
+        except ReplayError as error:
+            raise UserError(f"the tools' state after step {sample[0]} can't be brought back: {error}.") from error
+        finally:
+            await session.close()
+
+    async def _step(self, node: Node, session: Session, rollout: int, sample: tuple[int, int]) -> Node:
+        before = self._messages[node]
+        message = await self.writer.complete(before, self.schemas, sample)
+        step = self.tree.add(node, rollout=rollout, text=message["content"])
+        said = [*before, message]
+        for call in message.get("tool_calls", ()):
+            seen = await _call(session, call)
+            step.calls.append(seen)
+            said.append({"role": "tool", "tool_call_id": call["id"], "content": seen.output})
+        self._messages[step] = said
+        if not step.calls or step.depth == self.max_steps:
+            await self._end(step)
+        return step
+
+    async def _end(self, step: Node) -> None:
+        step.end = "max_steps" if step.calls else "answer"
+        step.answer = step.text if step.end == "answer" else None
+        step.success = await self.check(self._messages[step])
+        step.reward = float(step.success)
+
+    async def __aenter__(self) -> Resumptions:
+        self._sessions[self.tree.root] = self.session.fork()
+        node, live = self.tree.root, self.session.fork()
+        try:
+            for number in range(1, self.trace.tool_steps + 1):
+                node = await self._again(node, number, live)
+                self._sessions[node] = live.fork()
+        finally:
+            await live.close()
+        rest = self.trace.messages[len(self._messages[node]) :]
+        last = self.tree.add(node, rollout=0, text=rest[0]["content"] if rest else "")
+        self._messages[last] = self.trace.messages
+        unmade = [call["function"]["name"] for message in rest for call in message.get("tool_calls", ())]
+        last.calls = [Call(name, {}, failed="not made") for name in unmade]
+        await self._end(last)
+        last.end = "answer" if rest and not last.calls else "max_steps"
+        return self
+
+    async def _again(self, node: Node, number: int, session: Session) -> Node:
+        """A step of the record, its calls made again and their outputs compared."""
+        said = self.trace.prefix(number)
+        start = len(self._messages[node])
+        step = self.tree.add(node, rollout=0, text=said[start]["content"])
+        outputs = {m["tool_call_id"]: m["content"] for m in said[start + 1 :]}
+        for call in said[start]["tool_calls"]:
+            seen = await _call(session, call)
+            recorded = outputs[call["id"]]
+            if not same_output(seen, recorded):
+                raise UserError(
+                    f"trace {self.trace.id}, step {number}: {seen.name} gives {_short(seen.output)} now, and gave "
+                    f"{_short(recorded)} in the record, so the run can't be taken up there; bring its tools to the "
+                    f"state they had, or answer it from the record with --side-effects {seen.name}."
+                )
+            step.calls.append(Call(seen.name, seen.arguments, recorded, seen.failed))
+        self._messages[step] = said
+        return step
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(session.close() for session in self._sessions.values()))
+
+
+async def _call(session: Session, call: dict[str, Any]) -> Call:
+    parsed = check_call(call)
+    if parsed.error:
+        return Call(parsed.name, parsed.arguments, output=f"Error: {parsed.error}", failed="malformed")
+    seen: Observation = await session.call(parsed.name, parsed.arguments)
+    return Call(parsed.name, parsed.arguments, output=seen.text, failed=seen.failed)
+
+
+def same_output(seen: Call, recorded: str) -> bool:
+    """Whether a call gave what the record has, as text or as JSON; frameworks word errors each in their way.
+
+    >>> [same_output(Call("f", {}, output), '{"a": 1}') for output in ("{'a': 1}", ' {"a":1}', "{'a': 2}")]
+    [True, True, False]
+    """
+    if seen.failed:
+        return "error" in recorded.lower() or seen.output.strip() == recorded.strip()
+    return seen.output.strip() == recorded.strip() or _value(seen.output) == _value(recorded)
+
+
+def _value(text: str) -> Any:
+    """What a tool's output stands for: frameworks write values as JSON, or as Python prints them."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text.strip()
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return repr(text if len(text) <= 60 else text[:59] + "…")

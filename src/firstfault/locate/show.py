@@ -1,0 +1,71 @@
+"""A location for people: in the terminal, and as a page of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from firstfault.locate.check import transcript
+from firstfault.locate.endpoint import Message
+from firstfault.locate.locate import Location, Point
+
+
+def said(message: Message | None) -> str:
+    """What the agent wrote in a step, its calls included."""
+    return transcript([message]).replace("[assistant] ", "").replace("[assistant calls ", "[calls ") if message else ""
+
+
+def recovery(location: Location) -> Table:
+    """A row for every step: what completions after it did, and how surely the run was lost by then."""
+    table = Table("after step", "completions", "succeed", "95 % interval", "", "lost by then", box=None)
+    points = {point.step: point for point in location.curve}
+    for step, lost in enumerate(location.verdict.weights, 1):
+        point = points.get(step)
+        mark = " ◀" if step == location.step and location.verdict.marked else ""
+        row = [str(point.tries), f"{point.successes / point.tries:.2f}", _interval(point), _bar(point)] if point else [""] * 4
+        table.add_row(f"{step}{mark}", *row, f"{lost:.2f}")
+    return table
+
+
+def _interval(point: Point) -> str:
+    low, high = point.interval
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _bar(point: Point, width: int = 20) -> Text:
+    full = round(width * point.successes / point.tries)
+    return Text("█" * full, "green") + Text("░" * (width - full), "dim")
+
+
+def shown(location: Location, alternatives: int = 3) -> RenderableType:
+    """The finding, the recovery after each step, and what runs that recovered did instead."""
+    parts: list[RenderableType] = [Text(location.in_words(), "bold"), recovery(location)]
+    if location.instead:
+        beside = Table(f"step {location.step} as it was", *["a run that recovered"] * 1, show_lines=True, expand=True)
+        for number, message in enumerate(location.instead[:alternatives]):
+            beside.add_row(escape(said(location.at_fault)) if not number else "", escape(said(message)))
+        parts.append(beside)
+    elif location.step:
+        parts.append(Panel(escape(said(location.at_fault)), title=f"step {location.step} as it was"))
+    return Group(*parts)
+
+
+def print_location(location: Location, console: Console) -> None:
+    console.print(f"trace {location.trace.id} ({location.trace.source})", style="dim", highlight=False, markup=False)
+    console.print(shown(location))
+
+
+def write_page(locations: list[Location], path: Path) -> None:
+    """A self-contained page: no script, nothing loaded."""
+    environment = Environment(loader=PackageLoader("firstfault.locate"), autoescape=True, trim_blocks=True)
+    page = environment.get_template("location.html.j2").render(
+        locations=locations, said=said, points=lambda location: {point.step: point for point in location.curve}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
