@@ -1,4 +1,4 @@
-"""Writes the logs in traces/: the same three-step run of a scripted agent, logged by each format's own library.
+r"""Writes the logs in traces/: the same three-step run of a scripted agent, logged by each format's own library.
 
 Not a test and not needed by any: run it to renew the logs. With Python 3.11, in an environment of its own:
 

@@ -188,8 +188,8 @@ def _part(part: Any, message: Said, has_calls: bool) -> str:
                 return clean(part[key])
     given = f"a part of the type {type_!r}" if isinstance(type_, str) else "a part without a type"
     raise Refused(
-        f"message {message.number} holds {given} where only text can be replayed; images, audio and files can't be "
-        "searched: leave this trace out."
+        f"message {message.number} holds {given}, where only text can be replayed; log what the model saw as text, or "
+        "leave this trace out."
     )
 
 
@@ -208,8 +208,8 @@ def _call(call: Asked, message: Said, number: int) -> dict[str, Any]:
     read = check_call({"name": call.name, "arguments": arguments})
     if read.error:
         raise Refused(
-            f"message {message.number} makes a call that can't be replayed. {read.error} Leave this trace out, or end "
-            "it before that message."
+            f"message {message.number} makes a call that can't be replayed ({read.error.rstrip('.')}); leave this "
+            "trace out, or end it before that message."
         )
     if call.id is not None and not isinstance(call.id, str | int):
         raise Refused(f"message {message.number} has a call whose id is {kind(call.id)}; ids of calls are texts.")

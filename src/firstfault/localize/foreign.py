@@ -22,11 +22,15 @@ KNOWN = (
 )
 
 
-def find(documents: list[Document]) -> Iterator[Draft]:
-    """The traces in the values of a file, in their order; what is none is a draft that can't be read."""
-    if len(documents) > 1 and all(_is_message(document.value) for document in documents):
+def find(documents: list[Document], is_whole: bool = True) -> Iterator[Draft]:
+    """The traces in the values of a file, in their order; what is none is a draft that can't be read.
+
+    `is_whole` says that no other part of the file was unreadable.
+    """
+    if len(documents) > 1 and all(_is_message(document.value) for document in documents):  # a message a line
         where = documents[0].where.partition(",")[0]
-        yield _conversation([document.value for document in documents], {}, where)  # a message a line
+        values = [document.value for document in documents]
+        yield _conversation(values, {}, where) if is_whole else Draft("unknown", where, None, _incomplete)
         return
     for document in documents:
         yield from _found(document.value, document.where)
@@ -147,6 +151,10 @@ def _choice(response: dict[str, Any]) -> Any:
             "agent went on with."
         )
     return choices[0]["message"]
+
+
+def _incomplete() -> tuple[list[Said], Facts]:
+    raise Refused("a message of it could not be read, and no run goes on without one; give the whole file.")
 
 
 def _unknown(value: Any) -> tuple[list[Said], Facts]:

@@ -77,7 +77,8 @@ class Trace:
         """
         if not 0 <= m <= self.tool_steps:
             raise ValueError(f"asked for a prefix of {m} steps of {self.tool_steps}")
-        return self.messages[: self.steps[m - 1][1] if m else self.steps[0][0]]
+        spoken = next((i for i, message in enumerate(self.messages) if message["role"] == "assistant"), None)
+        return self.messages[: self.steps[m - 1][1] if m else spoken]
 
     def _is_answered(self, start: int, end: int) -> bool:
         return end - start - 1 == len(self.messages[start].get("tool_calls", ())) > 0
@@ -91,7 +92,7 @@ def read_traces(path: Path) -> tuple[list[Trace], list[str]]:
     """
     found, refusals = documents(path)
     traces: list[Trace] = []
-    for number, draft in enumerate(_drafts(found), 1):
+    for number, draft in enumerate(_drafts(found, is_whole=not refusals), 1):
         name = f"{draft.where}, trace {number}" + (f" ({_short(draft.id)})" if draft.id is not None else "")
         try:
             said, facts = draft.read()
@@ -117,9 +118,9 @@ def read_traces(path: Path) -> tuple[list[Trace], list[str]]:
     return traces, refusals
 
 
-def _drafts(found: list[Document]) -> Iterator[Draft]:
+def _drafts(found: list[Document], is_whole: bool) -> Iterator[Draft]:
     spans, rest = find_spans(found)
-    yield from find(rest)
+    yield from find(rest, is_whole)
     yield from spans
 
 
@@ -129,8 +130,8 @@ def _nothing(path: Path, refusals: list[str]) -> str:
             f"{path} holds no run that could be searched (of trees, only failed runs are read, and of spans, only "
             "those of GenAI); give a file with failed runs."
         )
-    more = f" And so with {len(refusals) - 1} more." if len(refusals) > 1 else ""
-    return f"{path} holds no trace that can be replayed. {refusals[0]}{more}"
+    more = f" ({len(refusals) - 1} more were refused.)" if len(refusals) > 1 else ""
+    return f"{path} holds no trace that can be replayed: {refusals[0]}{more}"
 
 
 def _short(text: str) -> str:
