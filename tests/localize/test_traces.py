@@ -150,8 +150,8 @@ def test_every_failed_run_of_our_own_trees_is_a_trace(tmp_path):
               "firstfault trees"),
     ]  # fmt: skip
     assert refusal == (
-        "step-0001.jsonl.gz, line 1, trace 3 (t/6): step 1 makes a call that could not be read (Error: What?), and so "
-        "can't be made again; leave this run out."
+        "step-0001.jsonl.gz, line 1, trace 3 (t/6): step 1 makes a call that could not be read when it was "
+        "made, and so can't be made again; leave this run out."
     )
 
 
@@ -318,10 +318,13 @@ def test_spans_have_instructions_and_tools_apart_and_the_last_chat_counts(tmp_pa
         "gen_ai.output.messages": [{"role": "assistant", "parts": [{"type": "text", "content": "2"}]}],
     }
     first = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": given[:1]}
+    judge = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": given[:1]}
     whole = {"gen_ai.operation.name": "invoke_agent", "gen_ai.input.messages": given[:1]}
     spans = [
         {"traceId": "ab", "spanId": str(i), "startTimeUnixNano": time, "attributes": attributes}
-        for i, (time, attributes) in enumerate([("20", last), ("3", first), ("40", whole), ("50", {"http.route": "x"})])
+        for i, (time, attributes) in enumerate(
+            [("20", last), ("3", first), ("30", judge), ("40", whole), ("50", {"http.route": "x"})]
+        )
     ]
     spans.append({"traceId": "cd", "spanId": "9", "attributes": {"http.route": "x"}})
     trace = read_one(write(tmp_path / "spans.json", spans))
@@ -413,6 +416,11 @@ REFUSALS = {
     "spans: no parts": ([span(input__messages=[USER])], "message 1 has no list of parts; log it by the conventions"),
     "spans: an image": ([span(input__messages=[{"role": "user", "parts": [{"type": "blob", "content": "x"}]}])],
                         "message 1 holds a part of the type 'blob'"),
+    "spans: a user's call": ([span(input__messages=[{"role": "user", "parts": [{"type": "tool_call", "name": "f"}]}])],
+                             "message 1 makes a call, but is of the role user"),
+    "inspect: a lost text": ({"id": 1, "epoch": 1, "target": "", "messages": change(6, content="attachment://abc")},
+                             r"it refers to a text that the log does not hold \(attachment://abc\)"),
+    "a hostile role": (change(1, role="\x1b[31m\n" + "x" * 1000), "message 2 has the role"),
     "spans: a tool without a result": ([span(input__messages=[{"role": "tool", "parts": [{"type": "text",
         "content": "5"}]}])], "message 1 of a tool holds no tool_call_response"),
     "events: choices": (older_span(*[("gen_ai.choice", {"content": "x"})] * 2), "branches into several choices"),
@@ -432,7 +440,8 @@ def test_what_can_t_be_replayed_is_refused_in_a_sentence_that_names_it(value, se
     with pytest.raises(UserError, match=sentence) as error:
         read_traces(path)
     assert str(error.value).startswith(f"{path} holds no trace that can be replayed: run.json, trace 1")
-    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+    assert str(error.value).endswith((".", "…")) and str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
     # and the same beside a good one
     lines = tmp_path / "runs.jsonl"
     lines.write_text(json.dumps({"messages": RUN}) + "\n" + json.dumps(value) + "\n")
@@ -635,9 +644,9 @@ def survives(path):
     try:
         traces, refusals = read_traces(path)
     except UserError as error:
-        assert "\n" not in str(error)
+        assert str(error).isprintable()
         return
-    assert traces and all(isinstance(sentence, str) for sentence in refusals)
+    assert traces and all(sentence.isprintable() for sentence in refusals)
     for trace in traces:
         json.dumps(trace.messages, ensure_ascii=False).encode()
         assert isinstance(trace.id, str) and isinstance(trace.question, str)

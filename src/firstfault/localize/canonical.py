@@ -95,6 +95,11 @@ def canonical(said: list[Said]) -> list[dict[str, Any]]:
                 "result; only the last message may leave a call open: log what the tool returned, errors included."
             )
         canon = {"role": message.role, "content": _text(message.content, message, bool(message.calls))}
+        if message.calls and message.role != "assistant":
+            raise Refused(
+                f"message {message.number} makes a call, but is of the role {message.role}; only those of the "
+                "assistant make calls: log it as one of these."
+            )
         if message.calls:
             canon["tool_calls"] = [_call(call, message, made + i) for i, call in enumerate(message.calls)]
             caller, made, unanswered = message.number, made + len(message.calls), list(canon["tool_calls"])

@@ -97,7 +97,7 @@ def _archive(path: Path, data: bytes) -> tuple[list[Document], list[str]]:
     if not {"header.json", "_journal/start.json"} & set(names):
         raise UserError(f"{path} is an archive, but no log of Inspect; give an .eval file, or unpack it.")
     for info in archive.infolist():
-        where = f"{path.name}, {info.filename}"
+        where = f"{path.name}, {one_line(info.filename)}"
         if re.fullmatch(r"samples/.+/sample\.json", info.filename):
             refusals.append(
                 f"{where}: the sample is stored in chunks, which are not read here; write the log as one file with "
@@ -140,3 +140,9 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, data: bytes) -> b
     if zlib.crc32(value) != info.CRC:
         raise ValueError("its checksum is wrong")
     return value
+
+
+def one_line(text: str, width: int = 80) -> str:
+    """One line that is harmless to a terminal, whatever the log holds."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return text if len(text) <= width else text[: width - 1] + "…"

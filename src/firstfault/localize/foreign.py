@@ -22,15 +22,14 @@ KNOWN = (
 )
 
 
-def find(documents: list[Document], is_whole: bool = True) -> Iterator[Draft]:
+def find(documents: list[Document], file: str, is_whole: bool) -> Iterator[Draft]:
     """The traces in the values of a file, in their order; what is none is a draft that can't be read.
 
     `is_whole` says that no other part of the file was unreadable.
     """
     if len(documents) > 1 and all(_is_message(document.value) for document in documents):  # a message a line
-        where = documents[0].where.partition(",")[0]
         values = [document.value for document in documents]
-        yield _conversation(values, {}, where) if is_whole else Draft("unknown", where, None, _incomplete)
+        yield _conversation(values, {}, file) if is_whole else Draft("unknown", file, None, _incomplete)
         return
     for document in documents:
         yield from _found(document.value, document.where)

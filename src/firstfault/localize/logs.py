@@ -61,7 +61,9 @@ def _inspect(sample: dict[str, Any]) -> tuple[list[Said], Facts]:
 def _attached(value: Any, attachments: dict[str, str]) -> Any:
     """The value with long texts, which Inspect keeps once and refers to, back in their places."""
     if isinstance(value, str) and value.startswith("attachment://"):
-        return attachments.get(value.removeprefix("attachment://"), value)
+        if value.removeprefix("attachment://") not in attachments:
+            raise Refused(f"it refers to a text that the log does not hold ({value}); give the whole log.")
+        return attachments[value.removeprefix("attachment://")]
     if isinstance(value, dict):
         return {key: _attached(item, attachments) for key, item in value.items()}
     return [_attached(item, attachments) for item in value] if isinstance(value, list) else value
@@ -98,7 +100,7 @@ def _path(tree: Tree, leaf: Node) -> list[Said]:
         for i, call in enumerate(node.calls):
             if call.failed == "malformed":
                 raise Refused(
-                    f"step {node.depth} makes a call that could not be read ({call.output}), and so can't be made "
+                    f"step {node.depth} makes a call that could not be read when it was made, and so can't be made "
                     "again; leave this run out."
                 )
             calls.append(Asked(f"call_{node.depth}_{i + 1}", call.name, call.arguments))

@@ -18,10 +18,12 @@ LANGCHAIN_TYPES = {"human", "ai", "system", "tool", "function", "chat", "develop
 
 
 def chat(messages: Iterable[Any]) -> list[Said]:
+    """The messages of a request to chat completions."""
     return [chat_message(message, number) for number, message in enumerate(messages, 1)]
 
 
 def chat_message(message: Any, number: int) -> Said:
+    """One of them; Inspect's differ only in that a call's name and arguments stand a level higher."""
     if not isinstance(message, dict):
         raise Refused(f"message {number} is {kind(message)}, where an object with a role was expected; log it whole.")
     role = role_of(message.get("role"), number)
@@ -42,6 +44,7 @@ def chat_message(message: Any, number: int) -> Said:
 
 
 def role_of(role: Any, number: int) -> str:
+    """One of our four roles for what a library calls it."""
     known = ROLES.get(role.lower()) if isinstance(role, str) else None
     if known is None:
         raise Refused(
@@ -78,7 +81,7 @@ def responses(items: Iterable[Any]) -> list[Said]:
     for number, item in enumerate(items, 1):
         if not isinstance(item, dict):
             raise Refused(f"message {number} is {kind(item)}, where an item was expected; log it whole.")
-        type_ = item.get("type", "message")
+        type_ = item.get("type") or "message"
         if type_ == "message":
             role = role_of(item.get("role"), number)
             said.append(Said(number, role, item.get("content")))
@@ -99,6 +102,7 @@ def responses(items: Iterable[Any]) -> list[Said]:
 
 
 def is_langchain(message: dict[str, Any]) -> bool:
+    """Whether a message has a type of LangChain's where OpenAI's have a role."""
     type_ = message.get("type")
     return isinstance(type_, str) and "role" not in message and _langchain_type(type_) in LANGCHAIN_TYPES
 
@@ -109,6 +113,7 @@ def _langchain_type(type_: str) -> str:
 
 
 def langchain(messages: Iterable[Any]) -> list[Said]:
+    """The messages of a state, in any of the three forms in which LangChain writes them."""
     return [_langchain_message(message, number) for number, message in enumerate(messages, 1)]
 
 

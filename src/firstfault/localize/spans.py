@@ -1,7 +1,8 @@
 """Conversations from OpenTelemetry's spans of generative AI, in OTLP's JSON or as the SDK prints them.
 
-Every call of a model is a span that holds the whole conversation so far, so the last one of a trace is read. Messages
-stand in attributes of the span, in attributes of an event about it, or, by the older conventions, in an event each.
+Every call of a model is a span that holds the whole conversation so far, so the last one of a trace is read that has
+results of tools: others, such as a judge's, are not the agent's. Messages stand in attributes of the span, in attributes
+of an event about it, or, by the older conventions, in an event each.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ class Span:
         return INPUT in self.attributes or OUTPUT in self.attributes or bool(self.messages)
 
     @property
+    def has_results(self) -> bool:
+        """Whether a tool has answered by then."""
+        named = any(name == "gen_ai.tool.message" for name, _ in self.messages)
+        return named or "tool_call_response" in str(self.attributes.get(INPUT))
+
+    @property
     def messages(self) -> list[tuple[str, Any]]:
         """The messages of the older conventions as (name of the event, its body), in the order they were logged."""
         events = sorted(self.events, key=lambda event: event[0])
@@ -49,7 +56,7 @@ class Span:
         return [(name, body) for name, body in kept if name.startswith("gen_ai.")]
 
 
-def find_spans(documents: list[Document]) -> tuple[list[Draft], list[Document]]:
+def find_spans(documents: list[Document], file: str) -> tuple[list[Draft], list[Document]]:
     """A draft for each trace that has spans of generative AI, and the values of the file that hold no spans."""
     traces: dict[str, dict[str, Span]] = {}
     drafts, rest = [], []
@@ -61,11 +68,10 @@ def find_spans(documents: list[Document]) -> tuple[list[Draft], list[Document]]:
             _gather(document.value, traces)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             drafts.append(Draft(SOURCE, document.where, None, partial(_broken, f"{type(error).__name__}: {error}")))
-    where = documents[0].where.partition(",")[0] if documents else ""
     for id_, spans in traces.items():
         genai = [span for span in spans.values() if span.is_genai]
         if genai:
-            drafts.append(Draft(SOURCE, where, id_, partial(_read, genai)))
+            drafts.append(Draft(SOURCE, file, id_, partial(_read, genai)))
     return drafts, rest
 
 
@@ -186,7 +192,7 @@ def _read(spans: list[Span]) -> tuple[list[Said], Facts]:
     if not holding:
         raise Refused(f"its spans hold no messages; {CAPTURE}.")
     chats = [span for span in holding if span.attributes.get("gen_ai.operation.name") in CHAT_OPERATIONS]
-    last = max(chats or holding, key=lambda span: span.start)
+    *_, last = sorted(chats or holding, key=lambda span: (span.has_results, span.start))
     tools = schemas(_decoded(TOOLS, last.attributes.get(TOOLS)))
     if INPUT not in last.attributes and OUTPUT not in last.attributes:
         return merged(_older(last, _spoken_with_calls(holding))), Facts(tools)

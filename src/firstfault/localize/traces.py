@@ -6,14 +6,13 @@ itself and in one sentence. See docs/traces.md for the formats.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from firstfault.errors import UserError
-from firstfault.localize.canonical import Draft, Refused, canonical, clean
-from firstfault.localize.documents import Document, documents
+from firstfault.localize.canonical import Refused, canonical, clean
+from firstfault.localize.documents import documents, one_line
 from firstfault.localize.foreign import find
 from firstfault.localize.spans import find_spans
 from firstfault.tree import UNREADABLE
@@ -91,9 +90,11 @@ def read_traces(path: Path) -> tuple[list[Trace], list[str]]:
         UserError: if the file can't be read, is of no known format, or if no run is left.
     """
     found, refusals = documents(path)
+    spans, rest = find_spans(found, path.name)
+    drafts = [*find(rest, path.name, is_whole=not refusals), *spans]
     traces: list[Trace] = []
-    for number, draft in enumerate(_drafts(found, is_whole=not refusals), 1):
-        name = f"{draft.where}, trace {number}" + (f" ({_short(draft.id)})" if draft.id is not None else "")
+    for number, draft in enumerate(drafts, 1):
+        name = f"{draft.where}, trace {number}" + (f" ({one_line(draft.id)})" if draft.id is not None else "")
         try:
             said, facts = draft.read()
             traces.append(
@@ -107,21 +108,15 @@ def read_traces(path: Path) -> tuple[list[Trace], list[str]]:
                 )
             )
         except Refused as reason:
-            refusals.append(f"{name}: {reason}")
+            refusals.append(f"{name}: {one_line(str(reason), 600)}")
         except BROKEN as error:
             refusals.append(
-                f"{name}: it is not what {draft.source} writes ({type(error).__name__}: {_short(str(error))}); write "
+                f"{name}: it is not what {draft.source} writes ({type(error).__name__}: {one_line(str(error))}); write "
                 "the log again with that library, unedited."
             )
     if not traces:
         raise UserError(_nothing(path, refusals))
     return traces, refusals
-
-
-def _drafts(found: list[Document], is_whole: bool) -> Iterator[Draft]:
-    spans, rest = find_spans(found)
-    yield from find(rest, is_whole)
-    yield from spans
 
 
 def _nothing(path: Path, refusals: list[str]) -> str:
@@ -132,8 +127,3 @@ def _nothing(path: Path, refusals: list[str]) -> str:
         )
     more = f" ({len(refusals) - 1} more were refused.)" if len(refusals) > 1 else ""
     return f"{path} holds no trace that can be replayed: {refusals[0]}{more}"
-
-
-def _short(text: str) -> str:
-    text = " ".join(clean(text).split())
-    return text if len(text) <= 80 else text[:79] + "…"
