@@ -1,8 +1,8 @@
 """Conversations from OpenTelemetry's spans of generative AI, in OTLP's JSON or as the SDK prints them.
 
 Every call of a model is a span that holds the whole conversation so far, so the last one of a trace is read that has
-results of tools: others, such as a judge's, are not the agent's. Messages stand in attributes of the span, in attributes
-of an event about it, or, by the older conventions, in an event each.
+results of tools: others, such as a judge's, are not the agent's. Messages stand in attributes of the span, in those of
+an event about it, or, by the older conventions, in an event each.
 """
 
 from __future__ import annotations
