@@ -123,6 +123,14 @@ def show(parsed: argparse.Namespace) -> None:
         Console().print(tree)
 
 
+def locate(parsed: argparse.Namespace) -> None:
+    from firstfault.locate.command import LocateConfig, command
+
+    own = ("run", "parser", "trace", "yes", "json")
+    flags = {name: value for name, value in vars(parsed).items() if name not in own}
+    command(parsed.trace, validated(LocateConfig, flags, "settings"), yes=parsed.yes, as_json=parsed.json)
+
+
 def _list(title: str, entries: Mapping[str, Any]) -> None:
     papers = hasattr(next(iter(entries.values())), "paper")
     table = Table("name", *["paper"] * papers, "what it does", title=title)
@@ -180,6 +188,19 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     showing = verb(show, "show", "print rollout trees in the terminal")
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
     showing.add_argument("--first", type=int, default=4, help="how many trees")
+    locating = verb(
+        locate,
+        "locate",
+        "find the step where a run of any agent was lost, by asking its model again from each step",
+        "TRACE --model NAME [--yes] [--json] [--SETTING X ...]",
+    )
+    locating.add_argument("trace", type=Path, help="a log of failed runs; docs/traces.md lists the formats")
+    locating.add_argument("--yes", action="store_true", default=False, help="spend without asking")
+    locating.add_argument("--json", action="store_true", default=False, help="print JSON, a trace a line")
+    if arguments[:1] == ["locate"]:
+        from firstfault.locate.command import LocateConfig
+
+        _add_fields(locating.add_argument_group("settings"), LocateConfig)
     return parser
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
+from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
+from firstfault.config import Section
 from firstfault.errors import UserError
-from firstfault.locate.check import by_answer, by_judge, from_file
+from firstfault.locate.check import Check, by_answer, by_judge, from_file
 from firstfault.locate.endpoint import Endpoint, Spent
 from firstfault.locate.locate import Location, locate, save_pairs
 from firstfault.locate.show import print_location, write_page
@@ -21,90 +23,101 @@ from firstfault.training.progress import progress
 from firstfault.tree import save_trees
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trace", type=Path, help="a log of failed runs: chat messages, Inspect, OpenTelemetry, LangChain, trees")
-    agent = parser.add_argument_group("the agent")
-    agent.add_argument("--model", required=True, metavar="NAME", help="its name at the endpoint")
-    agent.add_argument("--endpoint", metavar="URL", default=None, help="an OpenAI-compatible API (default: $OPENAI_BASE_URL)")
-    agent.add_argument("--tools", metavar="FILE", action="append", default=[], help="its tools, called live: my_tools.py, or "
-                       "my_tools.py:ClassName (may be repeated)")  # fmt: skip
-    agent.add_argument("--side-effects", metavar="NAME", action="append", default=[], help="a tool that is never called: it "
-                       "answers what the record has (may be repeated)")  # fmt: skip
-    agent.add_argument("--temperature", type=float, default=1.0, metavar="X", help="of sampling (default: 1.0)")
-    agent.add_argument("--max-tokens", type=int, default=2048, metavar="N", help="most tokens of a message (default: 2048)")
-    success = parser.add_argument_group("what a success is").add_mutually_exclusive_group()
-    success.add_argument("--check", metavar="FILE", default=None, help="my_check.py, whose check(messages) says so")
-    success.add_argument("--answer", metavar="TEXT", default=None, help="has to stand in the last message (default: the trace's)")
-    success.add_argument("--judge", metavar="RUBRIC", default=None, help="a rubric for the model, as a judge")
-    parser.add_argument("--judge-model", metavar="NAME", default=None, help="another model at the endpoint, as the judge")
-    parser.add_argument("--judge-error", type=float, metavar="X", default=None, help="how often a failure passes for a success "
-                        "(default: 0.001, with a judge 0.01)")  # fmt: skip
-    search = parser.add_argument_group("the search")
-    search.add_argument("--budget", type=int, default=24, metavar="N", help="most completions of a trace (default: 24)")
-    search.add_argument("--together", type=int, default=2, metavar="N", help="completions at a time; more find less (default: 2)")
-    search.add_argument("--yes", action="store_true", default=False, help="spend without asking")
-    search.add_argument("--price", nargs=2, type=float, metavar=("IN", "OUT"), default=None, help="of a million tokens read, and written")
-    search.add_argument("--cache", type=Path, default=None, help="where completions are kept (default: the user's cache)")
-    output = parser.add_argument_group("what is written")
-    output.add_argument("--json", action="store_true", default=False, help="print JSON, a trace a line")
-    output.add_argument("--html", type=Path, metavar="FILE", default=None, help="a page with the findings")
-    output.add_argument("--dpo", type=Path, metavar="FILE", default=None, help="preference pairs at the steps at fault, for TRL")
-    output.add_argument("--trees", type=Path, metavar="FOLDER", default=None, help="the rollout trees, for `firstfault view`")
+class LocateConfig(Section):
+    """The settings of `firstfault locate`."""
+
+    model: str = Field(description="the agent's model, by its name at the endpoint")
+    endpoint: str = Field("", description="URL of an OpenAI-compatible API; by default $OPENAI_BASE_URL")
+    system: str = Field("", description="the agent's system message, where the log has none")
+    tools: list[str] = Field([], description="tools, called live: my_tools.py, or my_tools.py:ClassName")
+    side_effects: list[str] = Field([], description="a tool that is never called: it answers what the record has")
+    temperature: float = Field(1.0, ge=0, description="of sampling")
+    max_tokens: int = Field(2048, ge=1, description="most tokens of a message")
+    check: str = Field("", description="what a success is: my_check.py with a function check(messages)")
+    answer: str = Field("", description="or an answer that the last message must have; by default the trace's")
+    judge: str = Field("", description="or a rubric, for a model as the judge")
+    judge_model: str = Field("", description="its name, if it is another one")
+    judge_error: float = Field(0.001, gt=0, lt=0.5, description="how often a failure passes for a success")
+    budget: int = Field(24, ge=1, description="most completions for a trace")
+    together: int = Field(2, ge=1, description="completions at a time; more are faster and find a little less")
+    price_read: float = Field(0.0, ge=0, description="of a million tokens that the model reads")
+    price_written: float = Field(0.0, ge=0, description="of a million tokens that it writes")
+    cache: Path | None = Field(None, description="folder where completions are kept; by default in the user's cache")
+    html: Path | None = Field(None, description="write a page with the findings")
+    dpo: Path | None = Field(None, description="write preference pairs at the steps at fault, for TRL")
+    trees: Path | None = Field(None, description="folder for the rollout trees")
+
+    @field_validator("tools", "side_effects", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_success(self) -> LocateConfig:
+        given = [name for name in ("check", "answer", "judge") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} all say what a success is; give one")
+        return self
 
 
-def command(parsed: argparse.Namespace) -> None:
+def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: bool = False) -> None:
+    """Locate the failed runs of a file, and write what was asked for."""
     console = Console(stderr=True)
-    traces, refusals = read_traces(parsed.trace)
+    traces, refusals = read_traces(path)
     for refusal in refusals:
         console.print(f"left out: {refusal}", style="yellow", markup=False, highlight=False)
     failed = [trace for trace in traces if not trace.success]
     if not failed:
-        raise UserError(f"{parsed.trace} holds successful runs only; give a file with failed runs.")
-    if parsed.budget < 1 or parsed.together < 1:
-        raise UserError(f"budget = {parsed.budget} and together = {parsed.together} must be at least 1.")
-    options = {"temperature": parsed.temperature, "max_tokens": parsed.max_tokens, "cache": parsed.cache}
-    writer = Endpoint(parsed.model, parsed.endpoint, **options)
-    tools = [tool for name in parsed.tools for tool in tools_from(name)]
-    if parsed.judge:
-        judge = Endpoint(parsed.judge_model or parsed.model, parsed.endpoint, **options | {"temperature": 0.0})
-        check = by_judge(judge, parsed.judge)
-    else:
-        check = from_file(parsed.check) if parsed.check else by_answer(parsed.answer) if parsed.answer else None
-    error = parsed.judge_error if parsed.judge_error is not None else 0.01 if parsed.judge else 0.001
-    _ask(failed, parsed, console)
+        raise UserError(f"{path} holds successful runs only; give a file with failed runs.")
+    options = {"max_tokens": config.max_tokens, "cache": config.cache}
+    url = config.endpoint or None
+    writer = Endpoint(config.model, url, temperature=config.temperature, **options)
+    judge = Endpoint(config.judge_model or config.model, url, temperature=0.0, **options)
+    tools = [tool for name in config.tools for tool in tools_from(name)]
+    _ask(failed, config, yes, console)
     found: list[Location] = []
-    with progress(console) as bar:
-        row = bar.add_task("completions", total=parsed.budget * len(failed), unit="runs")
-        for number, trace in enumerate(failed, 1):
-            found.append(
-                locate(trace, writer, tools, check=check, side_effects=parsed.side_effects, budget=parsed.budget,
-                       together=parsed.together, judge_error=error, done=lambda: bar.advance(row))
-            )  # fmt: skip
-            bar.update(row, completed=number * parsed.budget)
+    try:
+        with progress(console) as bar:
+            row = bar.add_task("completions", total=config.budget * len(failed), unit="runs")
+            for number, trace in enumerate(failed, 1):
+                found.append(
+                    locate(trace, writer, tools, check=_check(config, judge), system=config.system,
+                           side_effects=config.side_effects, budget=config.budget, together=config.together,
+                           judge_error=config.judge_error, done=lambda: bar.advance(row))
+                )  # fmt: skip
+                bar.update(row, completed=number * config.budget)
+    finally:
+        _write(found, config)
+        console.print(_spent([writer.spent, judge.spent], config), markup=False, highlight=False)
     for location in found:
-        if parsed.json:
+        if as_json:
             print(json.dumps(location.to_json(), ensure_ascii=False))
         else:
             print_location(location, Console())
-    _write(found, parsed)
-    console.print(_spent(writer.spent, parsed.price), markup=False, highlight=False)
 
 
-def _ask(traces: list[Trace], parsed: argparse.Namespace, console: Console) -> None:
+def _check(config: LocateConfig, judge: Endpoint) -> Check | None:
+    if config.judge:
+        return by_judge(judge, config.judge)
+    return from_file(config.check) if config.check else by_answer(config.answer) if config.answer else None
+
+
+def _ask(traces: list[Trace], config: LocateConfig, yes: bool, console: Console) -> None:
     """Say what it may cost, and go on only if that is wanted."""
     reads = writes = calls = 0.0
     for trace in traces:
-        turns = parsed.budget * (trace.tool_steps + 2) / 2  # completions start anywhere
-        lengths = [len(json.dumps(trace.messages[:start])) / 4 for start, _ in trace.steps]
-        own = [len(json.dumps(trace.messages[start])) / 4 for start, _ in trace.steps]
-        calls, reads, writes = calls + turns, reads + turns * statistics.mean(lengths), writes + turns * statistics.mean(own)
-    money = f", about {_money(reads, writes, parsed.price)}" if parsed.price else ""
+        turns = config.budget * (trace.tool_steps + 2) / 2  # completions start anywhere
+        tokens = lambda messages: len(json.dumps(messages)) / 4  # noqa: E731  # about
+        calls += turns
+        reads += turns * statistics.mean(tokens(trace.messages[:start]) for start, _ in trace.steps)
+        writes += turns * statistics.mean(tokens(trace.messages[start]) for start, _ in trace.steps)
     console.print(
-        f"{len(traces)} failed {'run' if len(traces) == 1 else 'runs'}, {parsed.budget} completions each at most: about "
-        f"{calls:,.0f} calls, which read {reads:,.0f} tokens and write {writes:,.0f}{money}; less if known already.",
+        f"{len(traces)} failed run{'s' * (len(traces) > 1)}, at most {config.budget} completions each: about "
+        f"{calls:,.0f} calls that read {reads:,.0f} tokens and write {writes:,.0f}{_money(reads, writes, config)}; "
+        "less if some are known already.",
         markup=False, highlight=False,
     )  # fmt: skip
-    if parsed.yes:
+    if yes:
         return
     if not sys.stdin.isatty():
         raise UserError("nobody can be asked whether to spend that; say --yes.")
@@ -112,23 +125,24 @@ def _ask(traces: list[Trace], parsed: argparse.Namespace, console: Console) -> N
         raise UserError("nothing was spent.")
 
 
-def _money(read: float, written: float, price: list[float]) -> str:
-    return f"{(read * price[0] + written * price[1]) / 1e6:,.2f}"
+def _money(read: float, written: float, config: LocateConfig) -> str:
+    price = (read * config.price_read + written * config.price_written) / 1e6
+    return f", {price:,.2f} in money" if price else ""
 
 
-def _spent(spent: Spent, price: list[float] | None) -> str:
-    money = f", {_money(spent.prompt_tokens, spent.completion_tokens, price)}" if price else ""
+def _spent(spent: list[Spent], config: LocateConfig) -> str:
+    read, written = sum(s.prompt_tokens for s in spent), sum(s.completion_tokens for s in spent)
     return (
-        f"paid for {spent.calls:,} calls ({spent.prompt_tokens:,} tokens read, {spent.completion_tokens:,} written{money}); "
-        f"{spent.known:,} were known."
+        f"paid for {sum(s.calls for s in spent):,} calls: {read:,} tokens read, {written:,} written"
+        f"{_money(read, written, config)}; {sum(s.known for s in spent):,} were known."
     )
 
 
-def _write(found: list[Location], parsed: argparse.Namespace) -> None:
-    if parsed.html:
-        write_page(found, parsed.html)
-    if parsed.dpo:
-        save_pairs([pair for location in found for pair in location.pairs()], parsed.dpo)
-    if parsed.trees:
-        parsed.trees.mkdir(parents=True, exist_ok=True)
-        save_trees([location.tree for location in found], parsed.trees / "located.jsonl.gz")
+def _write(found: list[Location], config: LocateConfig) -> None:
+    if config.html:
+        write_page(found, config.html)
+    if config.dpo:
+        save_pairs([pair for location in found for pair in location.pairs()], config.dpo)
+    if config.trees:
+        config.trees.mkdir(parents=True, exist_ok=True)
+        save_trees([location.tree for location in found], config.trees / "located.jsonl.gz")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from firstfault.cache import cache_folder
 from firstfault.errors import UserError
 from firstfault.tools.arguments import Schema
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletion
 
 Message = dict[str, Any]  # in OpenAI's form
 
@@ -59,17 +64,13 @@ class Endpoint:
         timeout: float = 300.0,
         retries: int = 2,
     ):
-        try:
-            import openai
-        except ImportError:
-            raise UserError("an endpoint needs openai; install it with pip install 'firstfault[locate]'.") from None
-        key = os.environ.get("OPENAI_API_KEY", "none")
-        self._client = openai.AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=retries)
-        self._failures = openai.OpenAIError
+        if importlib.util.find_spec("openai") is None:
+            raise UserError("an endpoint needs openai; install it with pip install 'firstfault[locate]'.")
+        self.url, self.parallel, self.timeout, self.retries = url, parallel, timeout, retries
         self.model, self.temperature, self.max_tokens = model, temperature, max_tokens
         self.cache = cache or cache_folder() / "completions"
         self.spent = Spent()
-        self._turns = asyncio.Semaphore(parallel)
+        self._client: AsyncOpenAI | None = None  # of the event loop that runs
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[Schema], sample: Sequence[int]) -> Message:
         """The next message of the assistant, with "content" and "tool_calls" where it has some.
@@ -83,15 +84,7 @@ class Endpoint:
         if known.exists():
             self.spent.known += 1
             return json.loads(known.read_text(encoding="utf-8"))
-        async with self._turns:
-            try:
-                answer = await self._client.chat.completions.create(**request)
-            except self._failures as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                raise UserError(
-                    f"the endpoint {self._client.base_url} does not answer for model {self.model!r} ({reason}); what "
-                    "came back so far is kept, so give the same command again when it does."
-                ) from error
+        answer = await self._ask(request)
         self.spent.calls += 1
         if answer.usage is not None:
             self.spent.prompt_tokens += answer.usage.prompt_tokens
@@ -102,8 +95,30 @@ class Endpoint:
         _write(known, json.dumps(message, ensure_ascii=False))
         return message
 
+    async def _ask(self, request: dict[str, Any]) -> ChatCompletion:
+        import openai
+
+        if self._client is None:
+            key = os.environ.get("OPENAI_API_KEY", "none")
+            self._client = openai.AsyncOpenAI(
+                base_url=self.url, api_key=key, timeout=self.timeout, max_retries=self.retries
+            )
+            self._turns = asyncio.Semaphore(self.parallel)
+        async with self._turns:
+            try:
+                return await self._client.chat.completions.create(**request)
+            except openai.OpenAIError as error:
+                reason = (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+                raise UserError(
+                    f"the endpoint {self._client.base_url} does not answer for model {self.model!r} ({reason}); what "
+                    "came back so far is kept, so give the same command again when it does."
+                ) from error
+
     async def close(self) -> None:
-        await self._client.close()
+        """Close what is open of this event loop."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
 
 
 def plain(message: Message) -> Message:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,16 @@ class Point:
     successes: int
 
     @property
+    def share(self) -> float:
+        return self.successes / self.tries
+
+    @property
     def interval(self) -> tuple[float, float]:
         """
         >>> [round(end, 2) for end in Point(3, 4, 0).interval], [round(end, 2) for end in Point(3, 4, 2).interval]
         ([0.0, 0.49], [0.15, 0.85])
         """
-        n, p, z = self.tries, self.successes / self.tries, 1.96
+        n, p, z = self.tries, self.share, 1.96
         middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
@@ -112,6 +116,7 @@ def locate(
     *,
     check: Check | Callable[[list[Message]], Any] | None = None,
     answer: str | None = None,
+    system: str = "",
     side_effects: Sequence[str] = (),
     budget: int = 24,
     together: int = 2,
@@ -128,6 +133,7 @@ def locate(
         tools: functions with a docstring and type hints, or `Tool`s; called live, in the state the run had.
         check: whether the run of these messages is a success. Without it, `answer` or the trace's own has to stand in
             the last message.
+        system: the agent's system message, where the trace has none.
         side_effects: functions that are never called: they answer what the record has.
         budget: completions.
         together: completions at a time; more are faster, and find a little less.
@@ -139,6 +145,8 @@ def locate(
     Raises:
         UserError: if the run can't be taken up as it was, or was a success.
     """
+    if system and trace.messages[0]["role"] != "system":
+        trace = replace(trace, messages=[{"role": "system", "content": system}, *trace.messages])
     return asyncio.run(
         _locate(trace, writer, tools, _check(trace, check, answer), side_effects, budget, together, judge_error,
                 max_steps, tool_timeout, done)
@@ -173,6 +181,7 @@ async def _locate(
             return _location(resumed, verdict)
     finally:
         await session.close()
+        await writer.close()
 
 
 def _tools(trace: Trace, tools: Sequence[Tool], side_effects: Sequence[str]) -> list[Tool]:

@@ -28,6 +28,10 @@ class Writer(Protocol):
         """The next message of the assistant; equal questions with equal `sample` numbers have equal answers."""
         ...
 
+    async def close(self) -> None:
+        """Called at the end of each search."""
+        ...
+
 
 class Recorded(Tool):
     """Functions that are never called: they answer what the record has.

@@ -28,7 +28,7 @@ def recovery(location: Location) -> Table:
     for step, lost in enumerate(location.verdict.weights, 1):
         point = points.get(step)
         mark = " ◀" if step == location.step and location.verdict.marked else ""
-        row = [str(point.tries), f"{point.successes / point.tries:.2f}", _interval(point), _bar(point)] if point else [""] * 4
+        row = (str(point.tries), f"{point.share:.2f}", _interval(point), _bar(point)) if point else ("",) * 4
         table.add_row(f"{step}{mark}", *row, f"{lost:.2f}")
     return table
 
@@ -39,7 +39,7 @@ def _interval(point: Point) -> str:
 
 
 def _bar(point: Point, width: int = 20) -> Text:
-    full = round(width * point.successes / point.tries)
+    full = round(width * point.share)
     return Text("█" * full, "green") + Text("░" * (width - full), "dim")
 
 
@@ -47,7 +47,7 @@ def shown(location: Location, alternatives: int = 3) -> RenderableType:
     """The finding, the recovery after each step, and what runs that recovered did instead."""
     parts: list[RenderableType] = [Text(location.in_words(), "bold"), recovery(location)]
     if location.instead:
-        beside = Table(f"step {location.step} as it was", *["a run that recovered"] * 1, show_lines=True, expand=True)
+        beside = Table(f"step {location.step} as it was", "a run that recovered", show_lines=True, expand=True)
         for number, message in enumerate(location.instead[:alternatives]):
             beside.add_row(escape(said(location.at_fault)) if not number else "", escape(said(message)))
         parts.append(beside)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from firstfault.errors import UserError
-from firstfault.localize.traces import Trace, read_traces
+from firstfault.traces.read import Trace, read_traces
 from firstfault.tree import Call, Task, Tree, save_trees
 
-LOGS = Path(__file__).parent / "traces"  # written by make_traces.py
+LOGS = Path(__file__).parent / "logs"  # written by make_logs.py
 
 
 def call(id_, name, **arguments):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from firstfault.localize.canonical import Asked, Refused, Said, kind, merged
+from firstfault.traces.canonical import Asked, Refused, Said, kind, merged
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",

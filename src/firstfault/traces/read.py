@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from firstfault.errors import UserError
-from firstfault.localize.canonical import Refused, canonical, clean
-from firstfault.localize.documents import documents, one_line
-from firstfault.localize.foreign import find
-from firstfault.localize.spans import find_spans
+from firstfault.traces.canonical import Refused, canonical, clean
+from firstfault.traces.documents import documents, one_line
+from firstfault.traces.foreign import find
+from firstfault.traces.spans import find_spans
 from firstfault.tree import UNREADABLE
 
 BROKEN = (*UNREADABLE, RecursionError)  # what reading a log raises that has not the types its format says

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from firstfault.agent.calls import OPEN, bare_call, tagged_calls
-from firstfault.localize.canonical import Asked, Draft, Facts, Refused, Said, is_success, schemas
-from firstfault.localize.messages import chat
+from firstfault.traces.canonical import Asked, Draft, Facts, Refused, Said, is_success, schemas
+from firstfault.traces.messages import chat
 from firstfault.tree import Node, Tree
 
 INSPECT, TREES = "Inspect", "firstfault trees"

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from firstfault.localize.canonical import Draft, Facts, Refused, Said, is_success, kind, schemas
-from firstfault.localize.documents import Document
-from firstfault.localize.logs import failed_runs, inspect_log, inspect_sample
-from firstfault.localize.messages import chat, is_langchain, langchain, responses
+from firstfault.traces.canonical import Draft, Facts, Refused, Said, is_success, kind, schemas
+from firstfault.traces.documents import Document
+from firstfault.traces.logs import failed_runs, inspect_log, inspect_sample
+from firstfault.traces.messages import chat, is_langchain, langchain, responses
 
 CHAT, RESPONSES, LANGCHAIN = "OpenAI chat", "OpenAI Responses", "LangChain"
 KNOWN = (

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from firstfault.localize.canonical import Asked, Draft, Facts, Refused, Said, kind, merged, schemas
-from firstfault.localize.documents import Document
-from firstfault.localize.messages import chat_message, role_of
+from firstfault.traces.canonical import Asked, Draft, Facts, Refused, Said, kind, merged, schemas
+from firstfault.traces.documents import Document
+from firstfault.traces.messages import chat_message, role_of
 
 SOURCE = "OpenTelemetry"
 INPUT, OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"

@@ -5,13 +5,13 @@ Not a test and not needed by any: run it to renew the logs. With Python 3.11, in
     pip install inspect_ai==0.3.285 langchain-core==1.7.2 langgraph==1.2.22 openai==3.54.0 openai-agents==0.24.0 \
         opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-common==1.45.2 \
         opentelemetry-instrumentation-openai-v2==2.4b0 opentelemetry-util-genai==1.1b0
-    python tests/localize/make_traces.py
+    python tests/traces/make_logs.py
 
 and the events of the older conventions, which newer versions don't write, in another one:
 
     pip install openai==3.54.0 opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-common==1.45.2 \
         opentelemetry-instrumentation-openai-v2==2.2b0 "wrapt<2"
-    python tests/localize/make_traces.py opentelemetry_older
+    python tests/traces/make_logs.py opentelemetry_older
 
 The model is a script behind each library's own client, or its own fake model; the tools really run. The run is lost:
 mul is wrong by one.
@@ -27,7 +27,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "traces"
+FOLDER = Path(__file__).parent / "logs"
 SYSTEM, QUESTION = "You are a calculator. Use the tools.", "What is (2 + 3) * (4 + 5)?"
 TURNS = [
     ("", [("call_1", "add", {"a": 2, "b": 3}), ("call_2", "add", {"a": 4, "b": 5})]),
