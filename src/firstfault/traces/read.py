@@ -83,12 +83,13 @@ class Trace:
         return end - start - 1 == len(self.messages[start].get("tool_calls", ())) > 0
 
 
-def read_traces(path: Path) -> tuple[list[Trace], list[str]]:
+def read_traces(path: Path | str) -> tuple[list[Trace], list[str]]:
     """Read the runs in a log, whatever its format, and say in a sentence each which ones were refused.
 
     Raises:
         UserError: if the file can't be read, is of no known format, or if no run is left.
     """
+    path = Path(path)
     found, refusals = documents(path)
     spans, rest = find_spans(found, path.name)
     drafts = [*find(rest, path.name, is_whole=not refusals), *spans]
