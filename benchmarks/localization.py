@@ -28,7 +28,7 @@ from rich.console import Console
 from firstfault.localize.bisect import Bisect, Filled
 from firstfault.localize.posterior import Posterior
 from firstfault.localize.search import Search
-from firstfault.training.progress import progress
+from firstfault.progress import progress
 from firstfault.tree import Verdict
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

@@ -17,9 +17,9 @@ from firstfault.locate.check import Check, by_answer, by_judge, from_file
 from firstfault.locate.endpoint import Endpoint, Spent
 from firstfault.locate.locate import Location, locate, save_pairs
 from firstfault.locate.show import print_location, write_page
+from firstfault.progress import progress
 from firstfault.tools.own import tools_from
 from firstfault.traces import Trace, read_traces
-from firstfault.training.progress import progress
 from firstfault.tree import save_trees
 
 

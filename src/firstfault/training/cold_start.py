@@ -17,12 +17,12 @@ from firstfault.cache import cache_folder
 from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig, RunConfig
 from firstfault.errors import UserError
 from firstfault.losses import negative_log_likelihood
+from firstfault.progress import progress
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import Session, Tool
 from firstfault.tools.arguments import Schema
 from firstfault.training.checkpoint import saving
 from firstfault.training.learner import Learner
-from firstfault.training.progress import progress
 from firstfault.training.tiny import TEMPLATE, tiny_model, tiny_tokenizer
 from firstfault.tree import Task, Term, Tree
 

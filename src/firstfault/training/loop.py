@@ -22,13 +22,13 @@ from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
+from firstfault.progress import progress
 from firstfault.tasks.base import TaskSource
 from firstfault.training.build import build_agent, run_tools, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner, holding
 from firstfault.training.metrics import tree_metrics
-from firstfault.training.progress import progress
 from firstfault.training.validate import validate
 from firstfault.tree import Task, Tree, save_trees
 

@@ -17,10 +17,10 @@ from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.policy import load_policy
+from firstfault.progress import progress
 from firstfault.tasks import JsonlTasks
 from firstfault.training.build import build_agent, build_tasks, run_tools, uses_cpu
 from firstfault.training.cold_start import start_model
-from firstfault.training.progress import progress
 from firstfault.tree import Task, Tree
 
 Progress = Callable[[int], None]
