@@ -30,6 +30,11 @@ OPTIONS = {  # a task here takes 4 to 12 calls, more than these methods allow at
     "torl": " --method.calls 16",
     "cir": " --method.calls [8,12,16] --method.stage 5",
 }
+RUNS = {name: (name, OPTIONS.get(name, "")) for name in METHODS} | {  # and what some need to learn here
+    "corpo, R_min 0.2": ("corpo", " --method.reward-min 0.2"),
+    "astarpo, β₁ 5": ("astarpo", " --method.beta-1 5"),
+    "rebel, η 1": ("rebel", " --method.eta 1"),
+}
 RECORD = RESULTS / "methods.json"
 
 
@@ -68,7 +73,7 @@ def render(cells: list[dict]) -> str:
         "Minutes are those of exploring and updating, on a machine that had other work to do as well.",
         "",
         f"Command of a cell: `firstfault train {ARGUMENTS.format(method='METHOD', options='', seed='SEED')}`"
-        + "".join(f", for {name} with `{options.strip()}`" for name, options in OPTIONS.items())
+        + "".join(f", for {name} with `{options.strip()}`" for name, (_, options) in RUNS.items() if options)
         + f"; all of them: `python benchmarks/methods.py`. Machine: {platform.machine()}, 1 thread each, Python "
         f"{platform.python_version()}, torch {torch.__version__}.",
         "",
@@ -111,7 +116,7 @@ def curve(c: dict) -> tuple[list[int], list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a core each")
     parsed = parser.parse_args()
@@ -119,12 +124,14 @@ def main() -> None:
     lock = threading.Lock()
 
     def run(key: tuple[str, int]) -> None:
-        method, seed = key
-        arguments = ARGUMENTS.format(method=method, options=OPTIONS.get(method, ""), seed=seed)
-        done = {"method": method, "seed": seed} | cell(f"methods-{method}-{seed}", arguments)
+        name, seed = key
+        method, options = RUNS[name]
+        folder = "-".join(["methods", method, *options.replace("--method.", "").split(), str(seed)])
+        done = {"method": name, "seed": seed}
+        done |= cell(folder, ARGUMENTS.format(method=method, options=options, seed=seed))
         with lock:
             known[key] = done
-            cells = sorted(known.values(), key=lambda c: (list(METHODS).index(c["method"]), c["seed"]))
+            cells = sorted(known.values(), key=lambda c: (list(RUNS).index(c["method"]), c["seed"]))
             RECORD.write_text(json.dumps(cells, indent=1) + "\n")
             (RESULTS / "methods.md").write_text(render(cells))
             print(key, done["evaluations"][-1], flush=True)

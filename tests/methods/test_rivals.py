@@ -474,7 +474,7 @@ def test_the_direction_of_rebel_and_astarpo_at_the_sampling_policy_is_that_of_a_
     process = PlantedProcess(steps_min=4, steps_max=4)
     logits = TabularPolicy.first(process).logits
     trees = grown(REBEL(rollouts=8), n=10, steps_min=4, steps_max=4)
-    rebel = gradients(REBEL(), trees, logits)
+    rebel = gradients(REBEL(eta=1.0), trees, logits)
     for tree in trees:
         for node in tree.steps:
             node.terms = []

@@ -20,7 +20,7 @@ class REBEL(Method):
     Over all pairs of a group, this is its variance of ln ρ / η - R, and so is computed. No clip, no critic.
 
     Source: Gao et al., REBEL, arXiv 2404.16767, Eq. 9. Ours: all pairs of a group of 16 instead of two samples, and
-    η = 1; a group that scores alike has no gradient. Two runs with R = 1 and 0, where the first has become e times as
+    η = 8. Two runs with R = 1 and 0, where the first has become e times as
     likely: (1 - 1)²
 
     >>> import torch
@@ -28,13 +28,13 @@ class REBEL(Method):
     >>> zero, runs = torch.zeros(2), torch.tensor([0, 1])
     >>> ln = torch.tensor([1.0, 0.0])
     >>> batch = TermBatch(ln, zero, torch.tensor([0.5, -0.5]), zero + 1, zero, zero, 2.0, runs, zero.long())
-    >>> REBEL().loss(batch).item(), REBEL(eta=2.0).loss(batch).item()
+    >>> REBEL(eta=1.0).loss(batch).item(), REBEL(eta=2.0).loss(batch).item()
     (0.0, 0.0625)
     """
 
     paper: ClassVar[str] = "REBEL, arXiv 2404.16767"
 
-    eta: float = Field(1.0, gt=0, description="η: how far the policy may go for a reward")
+    eta: float = Field(8.0, gt=0, description="η: how far the policy may go for a reward")
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
