@@ -123,6 +123,21 @@ def show(parsed: argparse.Namespace) -> None:
         Console().print(tree)
 
 
+def view(parsed: argparse.Namespace) -> None:
+    from firstfault.view import Recording, serve, write_page
+
+    if parsed.credit:
+        first, second = parsed.credit
+        if first == second:
+            raise UserError(f"--credit {first} {second} names one method twice; name two.")
+    recording = Recording(parsed.path, parsed.tree, tuple(parsed.credit))
+    if parsed.html:
+        write_page(recording, parsed.html)
+        print(parsed.html)
+    else:
+        serve(recording, parsed.port, parsed.browser)
+
+
 def _list(title: str, entries: Mapping[str, Any]) -> None:
     papers = hasattr(next(iter(entries.values())), "paper")
     table = Table("name", *["paper"] * papers, "what it does", title=title)
@@ -180,6 +195,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     showing = verb(show, "show", "print rollout trees in the terminal")
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
     showing.add_argument("--first", type=int, default=4, help="how many trees")
+    viewing = verb(view, "view", "explore rollout trees in a browser: of a run, an iteration, or one tree")
+    viewing.add_argument("path", type=Path, help="the folder of a run, or a file such as runs/x/trees/step-0001.jsonl.gz")
+    viewing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth tree of the file")
+    viewing.add_argument("--credit", nargs=2, default=(), metavar="METHOD", help="the credit of two methods side by side")
+    viewing.add_argument("--html", type=Path, default=None, metavar="FILE", help="write one file that holds it all")
+    viewing.add_argument("--port", type=int, default=8017, help="of the server on this machine; 0 for any (default: 8017)")
+    viewing.add_argument("--no-browser", dest="browser", action="store_false", default=True, help="open none")
     return parser
 
 

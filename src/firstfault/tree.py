@@ -360,7 +360,7 @@ UNREADABLE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError,
 
 
 def load_trees(path: Path) -> Iterator[Tree]:
-    """Read what `save_trees` wrote, one tree at a time."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    """Read what `save_trees` wrote, one tree at a time, or such lines in a plain file."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield Tree.from_json(line)

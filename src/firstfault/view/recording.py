@@ -1,0 +1,104 @@
+"""What there is to view at a path: the iterations of a run, those trees that are asked for, and its metrics."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from firstfault.errors import UserError
+from firstfault.methods import METHODS
+from firstfault.report.folder import Run, read_records, tree_files
+from firstfault.report.text import clean
+from firstfault.training.metrics import METRICS
+from firstfault.tree import UNREADABLE, Tree, load_trees
+from firstfault.view.credit import Credit, as_written, credit_by, named
+from firstfault.view.data import Decode, decoder, payload, plain, summary
+
+
+class Recording:
+    """A run folder, or one file of trees (an iteration); with `tree` one tree of that file, counted from 1.
+
+    `credits` are methods whose credit is shown in the place of what was written.
+    """
+
+    def __init__(self, path: Path, tree: int | None = None, credits: tuple[str, ...] = ()):
+        self.path = path
+        self.files = {_iteration(path): path} if path.is_file() else tree_files(path)
+        if not self.files:
+            raise UserError(f"{path} holds no trees; give the folder of a run, or a file from its folder of trees.")
+        if tree is not None and not path.is_file():
+            raise UserError(f"--tree {tree} needs a file of trees, and {path} is a folder; give the file.")
+        # a file in the folder of a run belongs to the run, whose method and tokenizer it needs
+        folder = path.resolve().parent.parent if path.is_file() else path
+        self.run: Run = read_records(folder)
+        table = self.run.config.get("method", {})
+        self.method = {"name": table} if isinstance(table, str) else table if isinstance(table, dict) else {}
+        self.only = tree
+        self.credits = credits
+        for name in credits:
+            named(name, self.method)
+        # of a run that goes from iteration to iteration, one back and forth stays at hand
+        self.trees = lru_cache(maxsize=2)(self._trees)
+        self.credit = lru_cache(maxsize=8)(self._credit)
+        first = self.trees(next(iter(self.files)))
+        if tree is not None and not first:
+            raise UserError(f"{path} has no tree {tree}; count from 1.")
+
+    def _trees(self, iteration: int) -> list[Tree]:
+        file = self.files[iteration]
+        try:
+            trees = list(load_trees(file))
+        except UNREADABLE as error:
+            raise UserError(f"{file} holds no trees ({error}); give a file from a run's trees folder.") from error
+        return trees if self.only is None else trees[self.only - 1 : self.only] if self.only > 0 else []
+
+    def _credit(self, iteration: int, name: str) -> Credit:
+        trees = self.trees(iteration)
+        return credit_by(name, trees, self.method) if name else as_written(trees, self.method)
+
+    @cached_property
+    def decode(self) -> Decode | None:
+        """The run's tokenizer, from its newest checkpoint that has one; None where there is none."""
+        folders = sorted((self.run.path / "checkpoints").glob("step-*"), reverse=True)
+        folder = next((f for f in folders if (f / "tokenizer_config.json").exists()), None)
+        if folder is None:
+            return None
+        from transformers import AutoTokenizer
+
+        try:
+            return decoder(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        except (OSError, ValueError, KeyError, TypeError, ImportError):  # the trees can be read without
+            return None
+
+    def index(self) -> dict[str, Any]:
+        """What the page shows before any tree."""
+        tasks = self.run.config.get("tasks", {})
+        tasks = tasks.get("name", "") if isinstance(tasks, dict) else tasks
+        names = [name for name in self.run.names if len(self.run.metrics) > 1]
+        return plain({
+            "title": clean(" on ".join(str(n) for n in (self.method.get("name"), tasks) if n) or "Rollout trees"),
+            "source": clean(self.path.resolve().name),
+            "iterations": list(self.files),
+            "metrics": {
+                "iterations": self.run.iterations,
+                "series": [{"name": clean(n), "help": METRICS.get(n, ""), "values": self.run.series(n)} for n in names],
+            },
+            "methods": list(METHODS),
+            "credits": list(self.credits),
+            "tokens": self.decode is not None,
+        })  # fmt: skip
+
+    def summaries(self, iteration: int) -> list[dict[str, Any]]:
+        return [summary(tree) for tree in self.trees(iteration)]
+
+    def tree(self, iteration: int, number: int, credits: tuple[str, ...]) -> dict[str, Any]:
+        """A tree with credit: that which was written, or that of one or two methods."""
+        found = [self.credit(iteration, name).payload(number) for name in credits or ("",)]
+        return payload(self.trees(iteration)[number], found, self.decode)
+
+
+def _iteration(file: Path) -> int:
+    """The number in the name of a file of trees, else 1."""
+    digits = file.name.partition(".")[0].rpartition("-")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() else 1
