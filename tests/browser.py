@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,29 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 KEYS = {"ArrowRight": 39, "ArrowLeft": 37, "ArrowUp": 38, "ArrowDown": 40, "Enter": 13, "Escape": 27, "Home": 36}
 
 
+def _moved(fd: int) -> int:
+    """The same under a number of 10 or more."""
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(fd)
+    return high
+
+
 class Browser:
     """One page of one browser, which ends with the `with` block. `console` keeps what pages complain about."""
 
     def __init__(self, profile: Path, size: tuple[int, int] = (1600, 950), dark: bool = False):
-        ours, theirs = os.pipe(), os.pipe()  # we read `ours`, it reads `theirs`
-        self.process = subprocess.Popen(
-            [
-                # file descriptors 3 and 4 are the protocol's; a shell moves the pipes there and becomes the browser
-                "sh", "-c", f'exec "$@" 3<&{theirs[0]} 4>&{ours[1]}', "sh", CHROMIUM, "--headless", "--no-sandbox",
-                "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--disable-dev-shm-usage",
-                f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}", "about:blank",
-            ],
-            pass_fds=(theirs[0], ours[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(theirs[0])
-        os.close(ours[1])
-        self.reads, self.writes = ours[0], theirs[1]
+        (self.reads, ours), (theirs, self.writes) = os.pipe(), os.pipe()
+        # the browser reads descriptor 3 and writes descriptor 4; from high numbers neither overwrites the other
+        theirs, ours = (_moved(fd) for fd in (theirs, ours))
+        command = [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
+            "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--window-size={},{}".format(*size), "about:blank",
+        ]  # fmt: skip
+        silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+        pipes = [(os.POSIX_SPAWN_DUP2, theirs, 3), (os.POSIX_SPAWN_DUP2, ours, 4)]
+        self.process = os.posix_spawn(CHROMIUM, command, os.environ, file_actions=[*silent, *pipes])
+        os.close(theirs)
+        os.close(ours)
         self.numbers, self.buffer = itertools.count(1), b""
         self.session: str | None = None
         self.console: list[str] = []
@@ -41,15 +48,17 @@ class Browser:
         self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
-        self.send("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False)
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=False
+        )
         self.scheme(dark)
 
     def __enter__(self) -> Browser:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.process.terminate()
-        self.process.wait(20)
+        os.kill(self.process, signal.SIGTERM)
+        os.waitpid(self.process, 0)
         os.close(self.reads)
         os.close(self.writes)
 
@@ -95,7 +104,9 @@ class Browser:
         self.console.clear()
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=url)
-        self.wait("document.querySelector('.tree [data-node]') || !(document.getElementById('message')?.hidden ?? true)")
+        self.wait(
+            "document.querySelector('.tree [data-node]') || !(document.getElementById('message')?.hidden ?? true)"
+        )
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
@@ -128,6 +139,11 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             more = typed if kind == "keyDown" else {}
             self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more)
+
+    def choose(self, selector: str, value: Any) -> None:
+        """Give a field a value, as its user would."""
+        found, value = f"document.querySelector({json.dumps(selector)})", json.dumps(str(value))
+        self.run(f"{found}.value = {value}; for (const n of ['input', 'change']) {found}.dispatchEvent(new Event(n))")
 
     def type(self, text: str) -> None:
         self.send("Input.insertText", text=text)

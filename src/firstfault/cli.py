@@ -196,11 +196,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
     showing.add_argument("--first", type=int, default=4, help="how many trees")
     viewing = verb(view, "view", "explore rollout trees in a browser: of a run, an iteration, or one tree")
-    viewing.add_argument("path", type=Path, help="the folder of a run, or a file such as runs/x/trees/step-0001.jsonl.gz")
+    viewing.add_argument(
+        "path", type=Path, help="the folder of a run, or a file such as runs/x/trees/step-0001.jsonl.gz"
+    )
     viewing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth tree of the file")
-    viewing.add_argument("--credit", nargs=2, default=(), metavar="METHOD", help="the credit of two methods side by side")
+    viewing.add_argument(
+        "--credit", nargs=2, default=(), metavar="METHOD", help="the credit of two methods side by side"
+    )
     viewing.add_argument("--html", type=Path, default=None, metavar="FILE", help="write one file that holds it all")
-    viewing.add_argument("--port", type=int, default=8017, help="of the server on this machine; 0 for any (default: 8017)")
+    viewing.add_argument(
+        "--port", type=int, default=8017, help="of the server on this machine; 0 for any (default: 8017)"
+    )
     viewing.add_argument("--no-browser", dest="browser", action="store_false", default=True, help="open none")
     return parser
 

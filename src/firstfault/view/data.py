@@ -1,4 +1,4 @@
-"""A tree as the page gets it: plain JSON values, texts that can be shown, numbers of few digits."""
+"""A tree as the page gets it: plain JSON values, texts that can be shown, numbers of few digits (see `plain`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     """
     centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(max(0.0, share * (1 - share) / n + Z95**2 / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, round(centre - half, 6)), min(1.0, round(centre + half, 6))
 
 
 class Words:
@@ -36,7 +36,7 @@ class Words:
 
     def of(self, tokens: Sequence[int]) -> list[int]:
         """The places in the table of the texts of these tokens."""
-        return [self.table.setdefault(clean(piece), len(self.table)) for piece in pieces(tokens, self.decode)]
+        return [self.table.setdefault(piece, len(self.table)) for piece in pieces(tokens, self.decode)]
 
 
 def pieces(tokens: Sequence[int], decode: Decode) -> list[str]:
@@ -66,9 +66,9 @@ def decoder(tokenizer: Any) -> Decode:
 def summary(tree: Tree) -> dict[str, Any]:
     """A tree in the list of its iteration, and what the filters ask of it."""
     leaves = tree.leaves
-    return {
-        "question": clean(shorten(tree.task.question, 160)),
-        "id": clean(shorten(tree.task.id, 60)),
+    return plain({
+        "question": shorten(tree.task.question, 160),
+        "id": shorten(tree.task.id, 60),
         "runs": len(leaves),
         "won": sum(leaf.success is True for leaf in leaves),
         "lost": sum(leaf.success is False for leaf in leaves),
@@ -76,7 +76,7 @@ def summary(tree: Tree) -> dict[str, Any]:
         "searches": len(tree.verdicts),
         "critical": sum(node.critical for node in tree.nodes),
         "gradient": tree.has_gradient,
-    }
+    })  # fmt: skip
 
 
 def payload(tree: Tree, credits: Sequence[dict[str, Any]], decode: Decode | None) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def payload(tree: Tree, credits: Sequence[dict[str, Any]], decode: Decode | None
     task = tree.task
     nodes = [_node(node, words) for node in tree.nodes]
     return plain({
-        "task": {"question": clean(task.question), "answer": clean(task.answer), "id": clean(task.id)},
+        "task": {"question": task.question, "answer": task.answer, "id": task.id},
         "key": list(tree.key),
         "discarded": tree.discarded,
         "verdicts": [
@@ -100,11 +100,13 @@ def payload(tree: Tree, credits: Sequence[dict[str, Any]], decode: Decode | None
 
 
 def plain(value: Any) -> Any:
-    """Numbers of five digits, and null in the place of what JSON has no number for."""
+    """Numbers of five digits, null in the place of what JSON has no number for, and only what a page can show."""
+    if isinstance(value, str):
+        return clean(value)
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: plain(of_key) for key, of_key in value.items()}
+        return {clean(key): plain(of_key) for key, of_key in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
@@ -114,10 +116,10 @@ def _node(node: Node, words: Words | None) -> dict[str, Any]:
         "parent": node.parent.index if node.parent else None,
         "rollout": node.rollout,
         "probe": is_probe(node) or None,
-        "text": clean(node.text) or None,
+        "text": node.text or None,
         "calls": [_call(call) for call in node.calls] or None,
         "end": node.end,
-        "answer": None if node.answer is None else clean(str(node.answer)),
+        "answer": node.answer,
         "success": node.success,
         "reward": node.reward,
         "judged": node.judged if node.judged != node.reward else None,
@@ -148,12 +150,7 @@ def _call(call: Call) -> dict[str, Any]:
     arguments = {
         str(k): v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in call.arguments.items()
     }
-    return {
-        "name": clean(call.name),
-        "arguments": {clean(name): clean(value) for name, value in arguments.items()},
-        "output": clean(call.output),
-        "failed": None if call.failed is None else clean(call.failed),
-    }
+    return {"name": call.name, "arguments": arguments, "output": call.output, "failed": call.failed}
 
 
 def events(tree: Tree) -> list[dict[str, Any]]:

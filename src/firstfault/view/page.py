@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +27,7 @@ def policy(*sources: str, connect: str) -> str:
     )
 
 
-def page(data: Iterator[str] = iter(()), connect: str = "'none'") -> tuple[str, str]:
+def page(data: Iterable[str] = (), connect: str = "'none'") -> tuple[str, str]:
     """The page and its policy. `data` are blocks for it; without any it asks its server."""
     static = files("firstfault.view") / "static"
     style = (static / "viewer.css").read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ from typing import Any
 from firstfault.errors import UserError
 from firstfault.methods import METHODS
 from firstfault.report.folder import Run, read_records, tree_files
-from firstfault.report.text import clean
 from firstfault.training.metrics import METRICS
 from firstfault.tree import UNREADABLE, Tree, load_trees
 from firstfault.view.credit import Credit, as_written, credit_by, named
@@ -77,12 +76,12 @@ class Recording:
         tasks = tasks.get("name", "") if isinstance(tasks, dict) else tasks
         names = [name for name in self.run.names if len(self.run.metrics) > 1]
         return plain({
-            "title": clean(" on ".join(str(n) for n in (self.method.get("name"), tasks) if n) or "Rollout trees"),
-            "source": clean(self.path.resolve().name),
+            "title": " on ".join(str(n) for n in (self.method.get("name"), tasks) if n) or "Rollout trees",
+            "source": self.path.resolve().name,
             "iterations": list(self.files),
             "metrics": {
                 "iterations": self.run.iterations,
-                "series": [{"name": clean(n), "help": METRICS.get(n, ""), "values": self.run.series(n)} for n in names],
+                "series": [{"name": n, "help": METRICS.get(n, ""), "values": self.run.series(n)} for n in names],
             },
             "methods": list(METHODS),
             "credits": list(self.credits),

@@ -38,15 +38,15 @@ class Server(ThreadingHTTPServer):
 
     def answer(self, target: str) -> tuple[int, str, str]:
         """Status, type and text of the answer to a GET."""
-        url = urlsplit(target)
-        if url.path == "/":
+        if target == "/":
             return 200, "text/html", self.page
         try:
+            url = urlsplit(target)
             with self.lock:
                 value = self._value(url.path, parse_qs(url.query, keep_blank_values=True).get("credit", []))
         except UserError as error:
             return 422, "application/json", json.dumps({"error": str(error)})
-        except (LookupError, OSError):
+        except (LookupError, ValueError):
             return 404, "application/json", json.dumps({"error": "there is nothing at this address."})
         return 200, "application/json", json.dumps(value)
 

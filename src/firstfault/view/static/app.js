@@ -6,6 +6,8 @@ const KEYS = [
   ["/", "search; Enter goes from match to match"], ["f", "next filter"], ["- +", "smaller, larger"], ["?", "these keys"], ["Esc", "leave a field or this list"],
 ];
 
+const tellMatches = (n) => (n === 1 ? "1 step matches" : `${n} steps match`);
+
 class App {
   constructor() {
     this.store = new Store();
@@ -46,7 +48,7 @@ class App {
     await this.go({
       iteration: this.index.iterations.includes(iteration) ? iteration : this.index.iterations[0],
       tree: Math.max(0, whole("tree", 1) - 1), node: whole("node", 0), at: whole("at", null),
-      filter: given.get("filter") in FILTERS ? given.get("filter") : "all", q: given.get("q") ?? "",
+      filter: Object.hasOwn(FILTERS, given.get("filter")) ? given.get("filter") : "all", q: given.get("q") ?? "",
       credit: given.getAll("credit").slice(0, 2),
       colour: ["success", "credit", "entropy"].includes(given.get("colour")) ? given.get("colour") : this.index.credits.length > 1 ? "credit" : "success",
     });
@@ -103,7 +105,7 @@ class App {
     $("facts").textContent = facts.filter(Boolean).join(" · ");
     const bright = model.matching(state.filter, state.q, credits[0]);
     this.matches = state.q && bright ? [...bright] : null;
-    if (!this.sidebar.hits) $("found").textContent = this.matches ? `${this.matches.length} steps match` : "";
+    if (!this.sidebar.hits) $("found").textContent = this.matches ? tellMatches(this.matches.length) : "";
     this.panels.forEach((panel, i) => {
       panel.element.hidden = i >= credits.length;
       if (i < credits.length) {
@@ -199,7 +201,7 @@ class App {
       $("found").textContent = `searched ${i + 1} of ${this.trees.length} trees`;
     }
     this.sidebar.hits = hits;
-    $("found").textContent = `${hits.reduce((a, b) => a + b, 0)} steps match in ${hits.filter(Boolean).length} trees`;
+    $("found").textContent = `${tellMatches(hits.reduce((a, b) => a + b, 0))} in ${plural(hits.filter(Boolean).length, "tree")}`;
     this.go({});
   }
 

@@ -131,5 +131,5 @@ function wilson(share, n) {
   const z = 1.96;
   const centre = (share + (z * z) / (2 * n)) / (1 + (z * z) / n);
   const half = (z / (1 + (z * z) / n)) * Math.sqrt((share * (1 - share)) / n + (z * z) / (4 * n * n));
-  return [Math.max(0, centre - half), Math.min(1, centre + half)];
+  return [centre - half, centre + half].map((bound) => Math.min(1, Math.max(0, Number(bound.toFixed(6)))));
 }

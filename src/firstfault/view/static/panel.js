@@ -17,7 +17,7 @@ class Panel {
       this.scroll.focus({ preventScroll: true });
     });
     this.scroll.addEventListener("scroll", () => this.later());
-    new ResizeObserver(() => this.model && this.resize()).observe(this.scroll);
+    new ResizeObserver(() => this.model && !this.printing && this.resize()).observe(this.scroll);
   }
 
   later() {
@@ -98,12 +98,21 @@ class Panel {
     }
     const [x0, x1, y] = [this.x(parent), this.x(node), this.y(node)];
     const size = this.size(node.index);
+    const turn = x0 + Math.min(this.column * 0.42, 60), half = (x0 + turn) / 2;
+    const curve = (a, b) => [x0, a, half, a, half, b, turn, b, x1].map((v) => v.toFixed(1));
     const line = (offset, width) => {
-      const [a, b] = [start + offset + width / 2, y - size / 2 + offset + width / 2];
-      const turn = x0 + Math.min(this.column * 0.42, 60), half = (x0 + turn) / 2;
-      return `M${x0} ${a.toFixed(1)}C${half.toFixed(1)} ${a.toFixed(1)} ${half.toFixed(1)} ${b.toFixed(1)} ${turn.toFixed(1)} ${b.toFixed(1)}H${x1}`;
+      const [p, q, r, s, t, u, v, w, end] = curve(start + offset + width / 2, y - size / 2 + offset + width / 2);
+      return `M${p} ${q}C${r} ${s} ${t} ${u} ${v} ${w}H${end}`;
     };
-    const probe = node.probe ? " probe" : "";
+    // a thick stroke in a narrow bend bulges: from some width on the runs are an area between two curves
+    const shape = (kind, offset, width, strength = 1) => {
+      if (width < 5 || node.probe) {
+        return s("path", { class: `band ${kind}${node.probe ? " probe" : ""}`, d: line(offset, width), "stroke-width": width, opacity: strength });
+      }
+      const [p, q, r, , t, u, v, , end] = curve(start + offset, y - size / 2 + offset);
+      const [, low, , , , below] = curve(start + offset + width, y - size / 2 + offset + width);
+      return s("path", { class: `ribbon ${kind}`, d: `M${p} ${q}C${r} ${q} ${t} ${u} ${v} ${u}H${end}V${below}H${v}C${t} ${below} ${r} ${low} ${p} ${low}Z`, opacity: strength });
+    };
     const paths = [];
     if (this.trail.has(node.index)) paths.push(s("path", { class: "trail", d: line(0, size), "stroke-width": size + 7 }));
     if (look.colour === "success") {
@@ -113,12 +122,12 @@ class Panel {
       const unit = size / parts.reduce((sum, [, n]) => sum + n, 0);
       let offset = 0;
       for (const [kind, n] of parts) {
-        paths.push(s("path", { class: `band ${kind}${probe}`, d: line(offset, n * unit), "stroke-width": n * unit }));
+        paths.push(shape(kind, offset, n * unit));
         offset += n * unit;
       }
     } else {
       const [kind, strength] = this.tone(node);
-      paths.push(s("path", { class: `band ${kind}${probe}`, d: line(0, size), "stroke-width": Math.max(1.5, size), "stroke-opacity": strength }));
+      paths.push(shape(kind, 0, Math.max(1.5, size), strength));
     }
     paths.push(s("path", { class: "hit", d: line(0, size), "stroke-width": Math.max(size, Math.min(12, this.row)) }));
     return s("g", { "data-node": node.index, class: this.faint(node) }, paths);
