@@ -104,9 +104,7 @@ class Browser:
         self.console.clear()
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=url)
-        self.wait(
-            "document.querySelector('.tree [data-node]') || !(document.getElementById('message')?.hidden ?? true)"
-        )
+        self.wait("document.querySelector('.tree path') || !(document.getElementById('message')?.hidden ?? true)")
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
@@ -129,7 +127,9 @@ class Browser:
         """A real click into the middle of the first element."""
         found = f"document.querySelector({json.dumps(selector)})"
         box = f"(r => [r.x + r.width / 2, r.y + r.height / 2])({found}.getBoundingClientRect())"
-        x, y = self.run(f"({found}.scrollIntoView({{block: 'nearest'}}), {box})")
+        self.click_at(*self.run(f"({found}.scrollIntoView({{block: 'nearest'}}), {box})"))
+
+    def click_at(self, x: float, y: float) -> None:
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -40,14 +40,18 @@ def state(browser):
     return lambda: json.loads(browser.run(STATE))
 
 
-def node(index: int, panel: str = "a") -> str:
-    return f"#{panel}-{index} circle, #{panel}-{index} rect"
+def click_step(browser: Browser, index: int, panel: int = 0) -> None:
+    """A click on the mark of a step."""
+    place = (
+        "(p => [p.svg.getBoundingClientRect(), p.x(app.model.nodes[{0}]), p.y(app.model.nodes[{0}])])(app.panels[{1}])"
+    )
+    browser.click_at(*browser.run(f"(([box, x, y]) => [box.x + x, box.y + y])({place.format(index, panel)})"))
+    browser.wait(f"app.state.node === {index}")
 
 
 def steps(kind: str) -> str:
-    """The numbers of the steps that look so."""
-    found = f"[...document.querySelectorAll('g[role=treeitem]{kind}')]"
-    return f"{found}.map(g => Number(g.dataset.node)).sort((a, b) => a - b)"
+    """The numbers of the steps that are drawn so: dim or later."""
+    return f"app.model.nodes.filter(n => app.panels[0].faint(n) === ' {kind}').map(n => n.index)"
 
 
 def test_a_page_opens_and_asks_for_nothing_else(browser, pages):
@@ -56,15 +60,16 @@ def test_a_page_opens_and_asks_for_nothing_else(browser, pages):
     assert browser.text("#title").startswith("elpo on t")
     assert browser.text("#facts") == "expected 40 · t1 · 2 of 5 runs succeed"
     assert browser.run("document.querySelectorAll('#trees button').length") == 3
-    assert browser.run("document.querySelectorAll('g[role=treeitem]').length") == 10
+    assert browser.run("document.querySelectorAll('.tree .end.won, .tree .end.lost').length") == 2  # one path each
+    words = browser.run("[...document.querySelectorAll('.tree text')].map(t => t.textContent)")
+    assert {"6*7", "42+2", "answer 44", "first fault", "2/5", "1/4"} <= set(words)
     assert browser.run("document.querySelectorAll('.curve polyline').length") >= 2
     assert browser.run(RING) == 1
 
 
 def test_a_click_on_a_step_shows_it(browser, pages, state):
     browser.open(pages["plain"])
-    browser.click(node(2))
-    browser.wait("app.state.node === 2")
+    click_step(browser, 2)
     detail = browser.text("#detail")
     for words in ("Step 2 of run 0", "first fault", "0 of 3 runs through it succeeded", "I compute 42+2", "calc(42+2)",
                   "branch advantage", "trajectory advantage", "λ = 0.5", "0.8 to 1.3", "0.55 nats",
@@ -99,7 +104,7 @@ def test_an_address_that_leads_nowhere_shows_a_tree(browser, pages, state, addre
 
 def test_the_search_is_replayed_in_its_order(browser, pages):
     browser.open(f"{pages['plain']}#at=1")
-    later = steps(".later")
+    later = steps("later")
     assert browser.run(later) == [4, 5, 6, 7, 8, 9]
     assert "run 0 failed" in browser.text("#event") and browser.run(RING) == 0
     seen = [browser.text("#event")]
@@ -123,9 +128,7 @@ def test_the_search_is_replayed_in_its_order(browser, pages):
 def test_filters_list_trees_and_dim_steps(browser, pages):
     browser.open(pages["plain"])
     listed = "[...document.querySelectorAll('#trees button')].map(b => Number(b.dataset.tree))"
-    dim = (
-        "[...document.querySelectorAll('g[role=treeitem].dim')].map(g => Number(g.dataset.node)).sort((a, b) => a - b)"
-    )
+    dim = steps("dim")
     browser.press("f")
     browser.wait("app.state.filter === 'failed' && document.querySelector('.dim')")
     assert browser.run(listed) == [0, 1] and browser.run(dim) == [4, 5, 8, 9]
@@ -185,8 +188,7 @@ def test_the_credit_of_two_methods_stands_side_by_side(browser, pages):
     assert browser.run(head) == ["", "elpo", "grpo"]
     row = browser.run("[...document.querySelectorAll('#detail .credit .sum td')].map(td => td.textContent)")
     assert len(row) == 2 and row[0] != row[1]
-    browser.click(node(8, "b"))
-    browser.wait("app.state.node === 8")
+    click_step(browser, 8, panel=1)
     assert browser.run("document.querySelectorAll('.chosen').length") == 2
 
 
@@ -241,16 +243,19 @@ def test_a_tree_of_512_leaves_opens_and_scrolls(browser, tmp_path):
     save_trees([tree], tmp_path / "wide.jsonl.gz")
     write_page(Recording(tmp_path / "wide.jsonl.gz"), tmp_path / "wide.html")
     browser.open((tmp_path / "wide.html").as_uri())
-    count = "document.querySelectorAll('g[role=treeitem]').length"
-    assert 100 < browser.run(count) < 6145  # what is in sight
-    assert (
-        browser.run("(() => { const s = document.querySelector('.scroll'); s.scrollTop = 1e9; return s.scrollTop; })()")
-        > 1000
+    spot = "(p => [p.drawn.low, p.drawn.high, p.height, document.querySelectorAll('.tree path').length])(app.panels[0])"
+    low, high, height, paths = browser.run(spot)
+    assert high - low < height and paths < 200  # only what is in sight, and that in few elements
+    last = browser.run("app.model.ends[511].index")
+    browser.run("app.panels[0].scroll.scrollTop = 1e9")
+    browser.wait("app.panels[0].drawn.high >= app.panels[0].height")
+    click_step(browser, last)
+    assert browser.run("document.querySelector('g[role=treeitem]').id") == f"a-{last}"
+    browser.press("Home")
+    browser.wait("app.state.node === 0")
+    browser.wait(
+        "(p => p.drawn.low < p.y(app.model.nodes[0]) && p.drawn.high > p.y(app.model.nodes[0]))(app.panels[0])"
     )
-    last = "app.model.ends[511].index"
-    browser.wait(f"document.getElementById(`a-${{{last}}}`)")
-    browser.run(f"app.go({{node: {last}}})")
-    browser.wait("document.querySelector('.chosen')")
 
 
 def test_a_printed_page_shows_the_whole_tree(browser, pages):

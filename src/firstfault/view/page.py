@@ -15,7 +15,7 @@ from typing import Any
 from firstfault.errors import UserError
 from firstfault.view.recording import Recording
 
-SCRIPTS = ("store", "model", "marks", "panel", "curves", "detail", "sidebar", "player", "app")
+SCRIPTS = ("store", "model", "marks", "ink", "panel", "curves", "detail", "sidebar", "player", "app")
 
 
 def policy(*sources: str, connect: str) -> str:

@@ -103,7 +103,11 @@ class App {
     const facts = [task.answer ? `expected ${shorten(task.answer, 60)}` : "", task.id, `${won[0]} of ${runs[0]} runs succeed`,
       runs[0] - won[0] - lost[0] ? `${runs[0] - won[0] - lost[0]} not judged` : "", discarded ? `${discarded} discarded` : ""];
     $("facts").textContent = facts.filter(Boolean).join(" · ");
-    const bright = model.matching(state.filter, state.q, credits[0]);
+    const wanted = `${state.filter} ${state.q}`;
+    if (this.sought?.wanted !== wanted || this.sought.data !== model.data) {
+      this.sought = { wanted, data: model.data, bright: model.matching(state.filter, state.q, credits[0]) };
+    }
+    const { bright } = this.sought;
     this.matches = state.q && bright ? [...bright] : null;
     if (!this.sidebar.hits) $("found").textContent = this.matches ? tellMatches(this.matches.length) : "";
     this.panels.forEach((panel, i) => {

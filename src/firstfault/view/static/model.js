@@ -33,7 +33,10 @@ class Model {
         if (node.success === true) found.won[i] += 1;
         if (node.success === false) found.lost[i] += 1;
       }
-      if (node.parent) for (const counts of Object.values(found)) counts[node.parent.index] += counts[i];
+      if (!node.parent) continue;
+      found.won[node.parent.index] += found.won[i];
+      found.lost[node.parent.index] += found.lost[i];
+      found.runs[node.parent.index] += found.runs[i];
     }
     return found;
   }

@@ -1,44 +1,42 @@
-// One drawing of a tree: steps from left to right, a row a run. Only what is in sight is in the document.
+// One drawing of a tree: steps from left to right, a row a run. Only what is in sight, and a little more, is drawn.
 
 const LEFT = 26, TOP = 26, RIGHT = 64;
-const SEEN = 200; // pixels above and below the window that are drawn too
 
 class Panel {
   constructor(host, name, onSelect) {
     this.name = name;
     this.heading = h("h2", { hidden: true });
-    this.svg = s("svg", { class: "tree" });
+    this.base = s("g");
+    this.over = s("g"); // what a choice changes
+    this.svg = s("svg", { class: "tree" }, this.base, this.over);
     this.scroll = h("div", { class: "scroll", tabindex: 0, role: "tree", "aria-label": "rollout tree" }, this.svg);
     this.element = h("div", { class: "panel" }, this.heading, this.scroll);
     host.append(this.element);
     this.svg.addEventListener("click", (event) => {
-      const step = event.target.closest("[data-node]");
-      if (step) onSelect(Number(step.dataset.node));
+      const box = this.svg.getBoundingClientRect();
+      const node = this.at(event.clientX - box.left, event.clientY - box.top);
+      if (node) onSelect(node.index);
       this.scroll.focus({ preventScroll: true });
     });
-    this.scroll.addEventListener("scroll", () => this.later());
+    this.scroll.addEventListener("scroll", () => (this.pending ??= requestAnimationFrame(() => this.scrolled())));
     new ResizeObserver(() => this.model && !this.printing && this.resize()).observe(this.scroll);
-  }
-
-  later() {
-    this.pending ??= requestAnimationFrame(() => {
-      this.pending = null;
-      this.draw();
-    });
   }
 
   // look: {time, chosen, bright, colour, credit, zoom, title}
   show(model, look) {
-    const other = this.model !== model || this.look?.zoom !== look.zoom || this.look?.title !== look.title;
+    const [before, same] = [this.look, this.model === model];
     [this.model, this.look] = [model, look];
-    this.heading.hidden = !look.title;
-    this.heading.textContent = look.title ?? "";
-    this.counts = model.count(look.time);
-    this.marked = model.critical(look.credit, look.time);
-    this.scale = look.credit.nodes.reduce((most, c) => Math.max(most, Math.abs(c?.advantage ?? 0)), 0);
-    this.trail = new Set(look.chosen === null ? [] : model.path(model.nodes[look.chosen]).map((n) => n.index));
-    if (other) this.resize();
-    else this.draw();
+    const changed = (...names) => !same || names.some((name) => before[name] !== look[name]);
+    if (!same || before.chosen !== look.chosen) this.trail = look.chosen === null ? [] : model.path(model.nodes[look.chosen]);
+    if (changed("time", "bright", "colour", "credit", "zoom", "title")) {
+      this.heading.hidden = !look.title;
+      this.heading.textContent = look.title ?? "";
+      this.counts = model.count(look.time);
+      this.marked = model.critical(look.credit, look.time);
+      this.scale = look.credit.nodes.reduce((most, c) => Math.max(most, Math.abs(c?.advantage ?? 0)), 0);
+      if (changed("zoom", "title")) this.resize();
+      else this.draw();
+    } else this.choose();
   }
 
   resize() {
@@ -46,156 +44,159 @@ class Panel {
     const rows = Math.max(1, model.ends.length);
     const room = { x: this.scroll.clientWidth || 800, y: this.scroll.clientHeight || 600 };
     this.row = Math.max(5, Math.min(36, (room.y - TOP - 12) / rows)) * look.zoom;
-    this.column = Math.max(22, (room.x - LEFT - RIGHT - 4) / Math.max(1, model.depth)) * look.zoom;
-    this.column = Math.min(this.column, 190 * look.zoom);
+    const column = Math.max(22, (room.x - LEFT - RIGHT - 4) / Math.max(1, model.depth));
+    this.column = Math.min(column, 190) * look.zoom;
     this.thread = Math.min(3, this.row * 0.55, Math.max(0.25, 110 / model.bundle));
     this.width = LEFT + model.depth * this.column + RIGHT;
     this.height = Math.ceil(TOP + rows * this.row + 10);
-    for (const [name, value] of Object.entries({ width: this.width, height: this.height })) this.svg.setAttribute(name, value);
-    this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
+    fill(this.svg, { width: this.width, height: this.height, viewBox: `0 0 ${this.width} ${this.height}` }, []);
     this.draw();
   }
 
   x = (node) => LEFT + node.depth * this.column;
   y = (node) => TOP + (node.row + 0.5) * this.row;
-  size = (index) => (this.counts.runs[index] ? Math.max(1, this.counts.runs[index] * this.thread) : 1);
+  size = (index) => Math.max(1, this.counts.runs[index] * this.thread);
+
+  // The step whose line ends or runs here, if one is near.
+  at(x, y) {
+    const depth = Math.min(this.model.depth, Math.max(0, Math.ceil((x - LEFT - 9) / this.column)));
+    const away = (node) => Math.max(0, Math.abs(this.y(node) - y) - this.size(node.index) / 2);
+    const near = this.model.columns[depth].reduce((best, node) => (best && away(best) <= away(node) ? best : node), null);
+    return near && away(near) < Math.max(14, this.row) ? near : null;
+  }
+
+  scrolled() {
+    this.pending = null;
+    const { scrollTop, clientHeight } = this.scroll;
+    if (scrollTop < this.drawn.low || scrollTop + clientHeight > this.drawn.high) this.draw();
+  }
 
   draw() {
     const { model } = this;
-    const whole = this.printing;
-    const low = whole ? -Infinity : this.scroll.scrollTop - SEEN;
-    const high = whole ? Infinity : this.scroll.scrollTop + this.scroll.clientHeight + SEEN;
-    const bands = [], marks = [], flags = []; // a flag stands before all else
+    const { scrollTop, clientHeight } = this.scroll;
+    const more = Math.min(600, clientHeight);
+    this.drawn = this.printing ? { low: -Infinity, high: Infinity } : { low: scrollTop - more, high: scrollTop + clientHeight + more };
+    const { low, high } = this.drawn;
+    const [bands, marks, single] = [new Ink(), new Ink(), []];
     for (const node of model.nodes) {
-      const [y, from] = [this.y(node), node.parent ? this.y(node.parent) : this.y(node)];
+      const y = this.y(node), from = node.parent ? this.y(node.parent) : y;
       if (Math.max(y, from) < low || Math.min(y, from) > high) continue;
-      if (node.parent) bands.push(this.band(node));
-      (this.marked.has(node.index) ? flags : marks).push(this.mark(node, y >= low && y <= high));
+      const faint = this.faint(node);
+      if (node.parent) this.band(bands, node, faint);
+      if (y >= low && y <= high) this.mark(marks, single, node, faint);
     }
+    const every = Math.ceil(26 / this.column);
     const heads = Array.from({ length: model.depth }, (_, i) =>
-      s("text", { class: "muted", x: LEFT + (i + 1) * this.column, y: 13, "text-anchor": "middle" }, i % this.every() ? "" : String(i + 1)));
-    this.svg.replaceChildren(s("text", { class: "muted", x: 4, y: 13 }, "step"), ...heads, ...bands, ...marks, ...flags);
-    const chosen = this.look.chosen;
-    if (chosen === null) this.scroll.removeAttribute("aria-activedescendant");
-    else this.scroll.setAttribute("aria-activedescendant", `${this.name}-${chosen}`);
+      s("text", { class: "muted", x: LEFT + (i + 1) * this.column, y: 13, "text-anchor": "middle" }, i % every ? "" : String(i + 1)));
+    this.base.replaceChildren(s("text", { class: "muted", x: 4, y: 13 }, "step"), ...heads, ...bands.elements(), ...marks.elements(),
+      ...single.filter((part) => !part.flag).map((part) => part.element), ...single.filter((part) => part.flag).map((part) => part.element));
+    this.choose();
   }
-
-  every = () => Math.ceil(26 / this.column);
 
   faint(node) {
     if (!this.model.isSampled(node, this.look.time)) return " later";
     return this.look.bright && !this.look.bright.has(node.index) ? " dim" : "";
   }
 
-  // The runs through a step as bands side by side, those that succeed above.
-  band(node) {
-    const { counts, look } = this;
-    const parent = node.parent;
-    let start = this.y(parent) - this.size(parent.index) / 2;
+  // Where the line of a step goes.
+  course(node) {
+    const { parent } = node;
+    let a = this.y(parent) - this.size(parent.index) / 2;
     for (const child of parent.children) {
       if (child === node) break;
-      start += counts.runs[child.index] * this.thread;
+      a += this.counts.runs[child.index] * this.thread;
     }
-    const [x0, x1, y] = [this.x(parent), this.x(node), this.y(node)];
-    const size = this.size(node.index);
-    const turn = x0 + Math.min(this.column * 0.42, 60), half = (x0 + turn) / 2;
-    const curve = (a, b) => [x0, a, half, a, half, b, turn, b, x1].map((v) => v.toFixed(1));
-    const line = (offset, width) => {
-      const [p, q, r, s, t, u, v, w, end] = curve(start + offset + width / 2, y - size / 2 + offset + width / 2);
-      return `M${p} ${q}C${r} ${s} ${t} ${u} ${v} ${w}H${end}`;
-    };
-    // a thick stroke in a narrow bend bulges: from some width on the runs are an area between two curves
-    const shape = (kind, offset, width, strength = 1) => {
-      if (width < 5 || node.probe) {
-        return s("path", { class: `band ${kind}${node.probe ? " probe" : ""}`, d: line(offset, width), "stroke-width": width, opacity: strength });
-      }
-      const [p, q, r, , t, u, v, , end] = curve(start + offset, y - size / 2 + offset);
-      const [, low, , , , below] = curve(start + offset + width, y - size / 2 + offset + width);
-      return s("path", { class: `ribbon ${kind}`, d: `M${p} ${q}C${r} ${q} ${t} ${u} ${v} ${u}H${end}V${below}H${v}C${t} ${below} ${r} ${low} ${p} ${low}Z`, opacity: strength });
-    };
-    const paths = [];
-    if (this.trail.has(node.index)) paths.push(s("path", { class: "trail", d: line(0, size), "stroke-width": size + 7 }));
-    if (look.colour === "success") {
-      const [won, lost] = [counts.won[node.index], counts.lost[node.index]];
-      const parts = [["won", won], ["lost", lost], ["open", counts.runs[node.index] - won - lost]].filter(([, n]) => n > 0);
-      if (parts.length === 0) parts.push([outcome(node), 1]);
-      const unit = size / parts.reduce((sum, [, n]) => sum + n, 0);
-      let offset = 0;
-      for (const [kind, n] of parts) {
-        paths.push(shape(kind, offset, n * unit));
-        offset += n * unit;
-      }
-    } else {
-      const [kind, strength] = this.tone(node);
-      paths.push(shape(kind, 0, Math.max(1.5, size), strength));
+    const x0 = this.x(parent);
+    return { x0, x1: this.x(node), turn: x0 + Math.min(this.column * 0.42, 60), a, b: this.y(node) - this.size(node.index) / 2 };
+  }
+
+  // The runs through a step side by side, those that succeed above.
+  band(ink, node, faint) {
+    const course = this.course(node), size = this.size(node.index);
+    const look = { probe: node.probe, faint, strong: 1 };
+    if (this.look.colour !== "success") {
+      const [kind, strong] = this.tone(node);
+      return addBand(ink, kind, course, Math.max(1.5, size), { ...look, strong: Math.round(strong * 10) / 10 });
     }
-    paths.push(s("path", { class: "hit", d: line(0, size), "stroke-width": Math.max(size, Math.min(12, this.row)) }));
-    return s("g", { "data-node": node.index, class: this.faint(node) }, paths);
+    const { won, lost, runs } = this.counts;
+    const i = node.index;
+    const parts = [["won", won[i]], ["lost", lost[i]], ["open", runs[i] - won[i] - lost[i]]].filter(([, n]) => n > 0);
+    if (parts.length === 0) parts.push([outcome(node), 1]);
+    const unit = size / parts.reduce((sum, [, n]) => sum + n, 0);
+    for (const [kind, n] of parts) {
+      addBand(ink, kind, course, n * unit, look);
+      course.a += n * unit;
+      course.b += n * unit;
+    }
   }
 
   tone(node) {
     if (this.look.colour === "entropy") return ["hot", Math.max(0.12, Math.min(1, Math.sqrt(mean(node.entropies) ?? 0)))];
     const value = this.look.credit.nodes[node.index]?.advantage;
-    if (!value) return ["", 0.45];
+    if (!value) return ["", 0.4];
     return [value > 0 ? "plus" : "minus", 0.25 + (0.75 * Math.abs(value)) / this.scale];
   }
 
-  mark(node, inSight) {
+  mark(ink, single, node, faint) {
     const [x, y] = [this.x(node), this.y(node)];
     const { won, runs } = this.counts;
-    const parts = [];
-    const critical = this.marked.has(node.index);
-    const end = node.children.length === 0;
+    const critical = this.marked.has(node.index), end = node.children.length === 0 && node.parent;
     const roomy = this.row >= 15 && this.column >= 62;
-    if (critical) parts.push(...this.flag(x, y, roomy));
-    if (end && node.parent) parts.push(...this.end(node, x, y, critical));
+    const put = (element, flag = false) => single.push({ element: fill(element, { class: `${element.getAttribute("class") ?? ""}${faint}` }, []), flag });
+    if (critical) this.flag(x, y, roomy, put);
+    if (end) this.end(ink, node, x, y, faint, put);
     else if (node.children.length > 1 && runs[node.index] > 1 && this.column >= 40) {
       const words = `${won[node.index]}/${runs[node.index]}`, wide = 9 + 5.6 * words.length;
-      parts.push(s("rect", { class: critical ? "ring" : "pill", x: x - wide / 2, y: y - 7.5, width: wide, height: 15, rx: 7.5 }));
-      parts.push(s("text", { class: "pill-text", x, y: y + 3.4 }, words));
-    } else if (critical) parts.push(s("circle", { class: "ring", cx: x, cy: y, r: Math.min(5, this.row * 0.7) }));
-    else parts.push(s("circle", { class: "dot", cx: x, cy: y, r: Math.min(2.6, this.row * 0.3) }));
-    if (node.index === this.look.chosen) parts.push(s("circle", { class: "chosen", cx: x, cy: y, r: Math.max(6, Math.min(11, this.row * 0.6)) }));
-    if (roomy && inSight && node.parent) parts.push(this.words(node, x, y));
-    return s("g", {
-      "data-node": node.index, class: this.faint(node), id: `${this.name}-${node.index}`, role: "treeitem",
-      "aria-level": node.depth + 1, "aria-selected": node.index === this.look.chosen, "aria-label": this.describe(node, critical),
-    }, parts);
-  }
-
-  words(node, x, y) {
+      put(s("rect", { class: critical ? "ring" : "pill", x: x - wide / 2, y: y - 7.5, width: wide, height: 15, rx: 7.5 }), critical);
+      put(s("text", { class: "pill-text", x, y: y + 3.4 }, words), critical);
+    } else if (critical) put(s("circle", { class: "ring", cx: x, cy: y, r: Math.min(5, this.row * 0.7) }), true);
+    else ink.add(`dot${faint}`, disc(x, y, px(Math.min(2.6, this.row * 0.3))));
+    if (!roomy || !node.parent) return;
     const most = Math.floor((this.column - 20) / 5.9);
-    return s("text", { x: x - 12, y: y - this.size(node.index) / 2 - 4, "text-anchor": "end", class: "mono" }, shorten(label(node), most));
+    put(s("text", { x: x - 12, y: y - this.size(node.index) / 2 - 4, "text-anchor": "end", class: "mono" }, shorten(label(node), most)));
   }
 
-  flag(x, y, roomy) {
+  flag(x, y, roomy, put) {
     const high = Math.min(18, this.row * 0.9);
-    if (!roomy) return [s("path", { class: "mast", d: `M${x} ${y}v${-high - 3}l7 3.5l-7 3.5` })];
-    return [
-      s("path", { class: "mast", d: `M${x - 1} ${y}v${-high}h2v${high}z` }),
-      s("rect", { class: "mast", x: x + 1, y: y - high - 1, width: 52, height: 13, rx: 3 }),
-      s("text", { class: "mast-text", x: x + 5, y: y - high + 8.8 }, "first fault"),
-    ];
+    if (!roomy) return put(s("path", { class: "mast", d: `M${x} ${y}v${-high - 3}l7 3.5l-7 3.5` }), true);
+    put(s("path", { class: "mast", d: `M${x - 1} ${y}v${-high}h2v${high}z` }), true);
+    put(s("rect", { class: "mast", x: x + 1, y: y - high - 1, width: 52, height: 13, rx: 3 }), true);
+    put(s("text", { class: "mast-text", x: x + 5, y: y - high + 8.8 }, "first fault"), true);
   }
 
-  end(node, x, y, critical) {
-    const kind = outcome(node), r = Math.min(6, Math.max(1.8, this.row * 0.36));
-    const parts = [s("rect", { class: `end ${kind}`, x: x - r, y: y - r, width: 2 * r, height: 2 * r, rx: kind === "lost" ? 1.5 : r })];
-    if (critical) parts.unshift(s("circle", { class: "ring", cx: x, cy: y, r: r + 3 }));
-    if (r >= 4.5) {
-      const glyph = { won: "M-3 .2l2 2.2 4-4.6", lost: "M-2.4-2.4l4.8 4.8m0-4.8l-4.8 4.8", open: "M-2.5 0h5" }[kind];
-      parts.push(s("path", { class: "glyph", d: glyph, transform: `translate(${x} ${y})` }));
+  end(ink, node, x, y, faint, put) {
+    const kind = outcome(node), r = px(Math.min(6, Math.max(1.8, this.row * 0.36)));
+    if (this.marked.has(node.index)) put(s("circle", { class: "halo", cx: x, cy: y, r: r + 3 }), true);
+    ink.add(`end ${kind}${faint}`, kind === "lost" ? square(x, y, r) : disc(x, y, r));
+    if (r >= 4.5) ink.add(`glyph${faint}`, `M${px(x)} ${px(y)}${GLYPHS[kind]}`);
+    if (this.row >= 11 && node.reward !== undefined) put(s("text", { x: x + r + 5, y: y + 3.6 }, number(node.reward)));
+  }
+
+  // The step that is shown, and the way to it.
+  choose() {
+    const { chosen } = this.look;
+    const node = chosen === null ? null : this.model.nodes[chosen];
+    this.over.replaceChildren();
+    this.scroll.removeAttribute("aria-activedescendant");
+    if (!node) return;
+    const ink = new Ink();
+    for (const step of this.trail.slice(1)) {
+      const course = this.course(step), wide = this.size(step.index) + 8;
+      addBand(ink, "trail", { ...course, a: course.a - 4, b: course.b - 4 }, wide, { probe: true, faint: "" });
     }
-    if (this.row >= 11 && node.reward !== undefined) parts.push(s("text", { x: x + r + 5, y: y + 3.6 }, number(node.reward)));
-    return parts;
+    const item = s("g", {
+      id: `${this.name}-${chosen}`, role: "treeitem", "aria-level": node.depth + 1, "aria-selected": "true", "aria-label": this.describe(node),
+    }, s("circle", { class: "chosen", cx: this.x(node), cy: this.y(node), r: Math.max(6, Math.min(11, this.row * 0.6)) }));
+    this.over.append(...ink.elements(), item);
+    this.scroll.setAttribute("aria-activedescendant", item.id);
   }
 
-  describe(node, critical) {
+  describe(node) {
     const { all } = this.model;
-    const runs = `${all.won[node.index]} of ${all.runs[node.index]} runs succeed`;
+    const runs = `${all.won[node.index]} of ${plural(all.runs[node.index], "run")} succeeded`;
     if (!node.parent) return `prompt, ${runs}`;
-    const kind = node.children.length ? runs : OUTCOMES[outcome(node)];
-    return `step ${node.depth} of rollout ${node.rollout}, ${shorten(label(node), 60)}, ${kind}${critical ? ", first fault" : ""}`;
+    const fault = this.marked.has(node.index) ? ", first fault" : "";
+    return `step ${node.depth} of rollout ${node.rollout}, ${shorten(label(node), 60)}, ${node.children.length ? runs : OUTCOMES[outcome(node)]}${fault}`;
   }
 
   // Bring a step into sight, if it isn't.
