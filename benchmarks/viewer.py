@@ -99,7 +99,7 @@ def measured(folder: Path, iterations: int, rounds: int) -> list[str]:
         every = "await app.go({{q: '{0}{0}'}}); await app.searchAll()"
         of_run.append(["search in the texts of all trees of an iteration", *row(acting(browser, every, rounds), 1)])
     return [
-        "Milliseconds until it is drawn, in headless Chromium without a GPU, window 1600 x 950. *A tree of 512 leaves*: "
+        "Milliseconds until it is drawn, in headless Chromium without a GPU, window 1600x950. *A tree of 512 leaves*: "
         "runs of 12 steps that share nothing, 6,145 nodes, in a file of its own "
         f"({wide.stat().st_size / 1e6:.1f} MB). Opening includes reading the file and unpacking the tree.",
         "",

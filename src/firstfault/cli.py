@@ -119,7 +119,9 @@ def show(parsed: argparse.Namespace) -> None:
         trees = list(load_trees(parsed.trees))
     except UNREADABLE as error:
         raise UserError(f"{parsed.trees} holds no trees ({error}); give a file from a run's trees folder.") from error
-    for tree in trees[: parsed.first]:
+    if parsed.tree is not None and not 1 <= parsed.tree <= len(trees):
+        raise UserError(f"{parsed.trees} has no tree {parsed.tree}; it has {len(trees)}, counted from 1.")
+    for tree in trees[: parsed.first] if parsed.tree is None else [trees[parsed.tree - 1]]:
         Console().print(tree)
 
 
@@ -195,6 +197,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     showing = verb(show, "show", "print rollout trees in the terminal")
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
     showing.add_argument("--first", type=int, default=4, help="how many trees")
+    showing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth")
     viewing = verb(view, "view", "explore rollout trees in a browser: of a run, an iteration, or one tree")
     viewing.add_argument(
         "path", type=Path, help="the folder of a run, or a file such as runs/x/trees/step-0001.jsonl.gz"

@@ -297,11 +297,16 @@ class Tree:
     __hash__ = None  # type: ignore[assignment]  # trees are mutable
 
     def __rich__(self) -> RichTree:
-        """The tree for a terminal: a line a step, with rewards and advantages; a lost run's first fault is marked."""
+        """The tree for a terminal: a line a step, with rewards and advantages; a lost run's first fault is marked.
+
+        Behind it a line a search, with its evidence.
+        """
         picture = RichTree(Text(_shorten(self.task.question), style="bold"))
         drawn = {self.root: picture}
         for node in self.steps:
             drawn[node] = drawn[node.parent].add(_line(node))
+        for verdict in self.verdicts:
+            picture.add(_verdict_line(self, verdict))
         return picture
 
 
@@ -334,6 +339,17 @@ def _line(node: Node) -> Text:
         line.append(f"  V {node.value:.2f} of {node.value_samples}", style="dim")
     if node.critical:
         line.append("  ← first fault", style="bold red")
+    return line
+
+
+def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
+    line = Text(f"search on run {tree.nodes[verdict.leaf].rollout}:", style="bold")
+    for probe in verdict.probes:
+        line.append(f" after step {probe.step} {probe.successes}/{probe.tries},", style="dim")
+    found = f"first fault at step {verdict.step}" if verdict.step <= verdict.steps else "no step is irrecoverable"
+    line.append(f" → {found}")
+    line.append("" if verdict.finished else " (cut off by the budget)", style="dim")
+    line.append("" if verdict.marked else " (not used)", style="dim")
     return line
 
 

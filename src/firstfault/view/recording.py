@@ -42,7 +42,7 @@ class Recording:
         self.credit = lru_cache(maxsize=8)(self._credit)
         first = self.trees(next(iter(self.files)))
         if tree is not None and not first:
-            raise UserError(f"{path} has no tree {tree}; count from 1.")
+            raise UserError(f"{path} has no tree {tree}; they are counted from 1.")
 
     def _trees(self, iteration: int) -> list[Tree]:
         file = self.files[iteration]
@@ -85,7 +85,6 @@ class Recording:
             },
             "methods": list(METHODS),
             "credits": list(self.credits),
-            "tokens": self.decode is not None,
         })  # fmt: skip
 
     def summaries(self, iteration: int) -> list[dict[str, Any]]:

@@ -102,6 +102,7 @@ class Handler(BaseHTTPRequestHandler):
 def serve(recording: Recording, port: int, browser: bool) -> None:
     """Serve until the user interrupts; open the page in a browser if `browser`."""
     server = Server(recording, port)
+    _ = recording.decode  # takes seconds to load: before the first page, not in it
     print(f"{server.address}  (Ctrl+C ends it)", flush=True)
     if browser:
         webbrowser.open(server.address)

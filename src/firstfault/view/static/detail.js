@@ -144,7 +144,7 @@ class Detail {
       return `λ = ${number(credit.lambda)}: ${signed(credit.lambda * branch + (1 - credit.lambda) * trajectory, 3)}`;
     });
     add("advantage", (_, c) => (c ? signed(c.advantage, 3) : null), "sum");
-    add("terms", (_, c) => (c && c.terms > 1 ? `${c.terms}, ${signed(c.least)} to ${signed(c.most)}` : c ? "1" : null));
+    add("terms", (_, c) => (c ? `${c.terms}${c.least < c.most ? `, ${signed(c.least)} to ${signed(c.most)}` : ""}` : null));
     add("weight of a token", (_, c) => (c ? number(c.weight) : null));
     add("ratio clipped to", (_, c) => (c ? (c.clip ? `${number(c.clip[0])} to ${number(c.clip[1])}` : "not clipped") : null));
     const names = credits.length > 1 ? h("thead", {}, h("tr", {}, h("th", {}, ""), credits.map((c) => h("th", {}, c.name)))) : null;

@@ -14,7 +14,8 @@ class Ink {
   }
 
   elements() {
-    return [...this.looks.values()].map(({ kind, wide, strong, parts }) =>
+    const below = ({ kind }) => (kind.startsWith("glyph") ? 1 : 0); // marks first, what is written on them last
+    return [...this.looks.values()].sort((a, b) => below(a) - below(b)).map(({ kind, wide, strong, parts }) =>
       s("path", { class: kind, d: parts.join(""), "stroke-width": wide, opacity: strong === 1 ? null : strong }));
   }
 }

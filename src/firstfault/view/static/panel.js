@@ -6,9 +6,8 @@ class Panel {
   constructor(host, name, onSelect) {
     this.name = name;
     this.heading = h("h2", { hidden: true });
-    this.base = s("g");
-    this.over = s("g"); // what a choice changes
-    this.svg = s("svg", { class: "tree" }, this.base, this.over);
+    [this.trail, this.base, this.choice] = [s("g"), s("g"), s("g")]; // what a choice changes lies below and above the rest
+    this.svg = s("svg", { class: "tree" }, this.trail, this.base, this.choice);
     this.scroll = h("div", { class: "scroll", tabindex: 0, role: "tree", "aria-label": "rollout tree" }, this.svg);
     this.element = h("div", { class: "panel" }, this.heading, this.scroll);
     host.append(this.element);
@@ -27,7 +26,6 @@ class Panel {
     const [before, same] = [this.look, this.model === model];
     [this.model, this.look] = [model, look];
     const changed = (...names) => !same || names.some((name) => before[name] !== look[name]);
-    if (!same || before.chosen !== look.chosen) this.trail = look.chosen === null ? [] : model.path(model.nodes[look.chosen]);
     if (changed("time", "bright", "colour", "credit", "zoom", "title")) {
       this.heading.hidden = !look.title;
       this.heading.textContent = look.title ?? "";
@@ -46,7 +44,7 @@ class Panel {
     this.row = Math.max(5, Math.min(36, (room.y - TOP - 12) / rows)) * look.zoom;
     const column = Math.max(22, (room.x - LEFT - RIGHT - 4) / Math.max(1, model.depth));
     this.column = Math.min(column, 190) * look.zoom;
-    this.thread = Math.min(3, this.row * 0.55, Math.max(0.25, 110 / model.bundle));
+    this.thread = Math.min(3, this.row * 0.4, Math.max(0.25, 110 / model.bundle));
     this.width = LEFT + model.depth * this.column + RIGHT;
     this.height = Math.ceil(TOP + rows * this.row + 10);
     fill(this.svg, { width: this.width, height: this.height, viewBox: `0 0 ${this.width} ${this.height}` }, []);
@@ -141,9 +139,9 @@ class Panel {
     const [x, y] = [this.x(node), this.y(node)];
     const { won, runs } = this.counts;
     const critical = this.marked.has(node.index), end = node.children.length === 0 && node.parent;
-    const roomy = this.row >= 15 && this.column >= 62;
+    const roomy = this.row >= 15 && this.column >= 52;
     const put = (element, flag = false) => single.push({ element: fill(element, { class: `${element.getAttribute("class") ?? ""}${faint}` }, []), flag });
-    if (critical) this.flag(x, y, roomy, put);
+    if (critical) put(s("path", { class: "mast", d: `M${px(x) - 0.8} ${px(y)}v-22h1.6l10 5l-10 5v12z` }), true);
     if (end) this.end(ink, node, x, y, faint, put);
     else if (node.children.length > 1 && runs[node.index] > 1 && this.column >= 40) {
       const words = `${won[node.index]}/${runs[node.index]}`, wide = 9 + 5.6 * words.length;
@@ -152,20 +150,12 @@ class Panel {
     } else if (critical) put(s("circle", { class: "ring", cx: x, cy: y, r: Math.min(5, this.row * 0.7) }), true);
     else ink.add(`dot${faint}`, disc(x, y, px(Math.min(2.6, this.row * 0.3))));
     if (!roomy || !node.parent) return;
-    const most = Math.floor((this.column - 20) / 5.9);
-    put(s("text", { x: x - 12, y: y - this.size(node.index) / 2 - 4, "text-anchor": "end", class: "mono" }, shorten(label(node), most)));
-  }
-
-  flag(x, y, roomy, put) {
-    const high = Math.min(18, this.row * 0.9);
-    if (!roomy) return put(s("path", { class: "mast", d: `M${x} ${y}v${-high - 3}l7 3.5l-7 3.5` }), true);
-    put(s("path", { class: "mast", d: `M${x - 1} ${y}v${-high}h2v${high}z` }), true);
-    put(s("rect", { class: "mast", x: x + 1, y: y - high - 1, width: 52, height: 13, rx: 3 }), true);
-    put(s("text", { class: "mast-text", x: x + 5, y: y - high + 8.8 }, "first fault"), true);
+    const most = Math.floor((this.column - 14) / 5.9);
+    put(s("text", { x: x - 9, y: y - this.size(node.index) / 2 - 4, "text-anchor": "end", class: "mono" }, shorten(label(node), most)));
   }
 
   end(ink, node, x, y, faint, put) {
-    const kind = outcome(node), r = px(Math.min(6, Math.max(1.8, this.row * 0.36)));
+    const kind = outcome(node), r = px(Math.min(6, Math.max(2.2, this.row * 0.36)));
     if (this.marked.has(node.index)) put(s("circle", { class: "halo", cx: x, cy: y, r: r + 3 }), true);
     ink.add(`end ${kind}${faint}`, kind === "lost" ? square(x, y, r) : disc(x, y, r));
     if (r >= 4.5) ink.add(`glyph${faint}`, `M${px(x)} ${px(y)}${GLYPHS[kind]}`);
@@ -175,19 +165,17 @@ class Panel {
   // The step that is shown, and the way to it.
   choose() {
     const { chosen } = this.look;
-    const node = chosen === null ? null : this.model.nodes[chosen];
-    this.over.replaceChildren();
-    this.scroll.removeAttribute("aria-activedescendant");
-    if (!node) return;
+    const node = this.model.nodes[chosen];
     const ink = new Ink();
-    for (const step of this.trail.slice(1)) {
+    for (const step of this.model.path(node).slice(1)) {
       const course = this.course(step), wide = this.size(step.index) + 8;
       addBand(ink, "trail", { ...course, a: course.a - 4, b: course.b - 4 }, wide, { probe: true, faint: "" });
     }
     const item = s("g", {
       id: `${this.name}-${chosen}`, role: "treeitem", "aria-level": node.depth + 1, "aria-selected": "true", "aria-label": this.describe(node),
     }, s("circle", { class: "chosen", cx: this.x(node), cy: this.y(node), r: Math.max(6, Math.min(11, this.row * 0.6)) }));
-    this.over.append(...ink.elements(), item);
+    this.trail.replaceChildren(...ink.elements());
+    this.choice.replaceChildren(item);
     this.scroll.setAttribute("aria-activedescendant", item.id);
   }
 
