@@ -98,6 +98,8 @@ def test_terms_are_summed_up():
     }  # fmt: skip
     node.terms = [Term([0.5, -0.5], 1.0, 1.0, 1e9)]
     assert summed(node)["clip"] is None and summed(node)["tokens"] == [0.5, -0.5]
+    node.terms = [Term(0.5, 1.0, 0.0, 0.0)]  # of a loss that has no clip
+    assert summed(node)["clip"] is None
     assert summed(tree.root) is None
 
 
@@ -192,9 +194,12 @@ def test_tokens_are_shown_by_the_tokenizer_of_a_checkpoint(run, tiny_policy):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ("{run} --tree 1", "needs a file of trees"),
-    ("{run}/trees/step-0001.jsonl.gz --tree 0", "has no tree 0"),
-    ("{run}/trees/step-0001.jsonl.gz --tree 9", "has no tree 9"),
+    ("{run}/trees/step-0001.jsonl.gz --tree 0", "holds no tree 0"),
+    ("{run}/trees/step-0001.jsonl.gz --tree 9", "holds no tree 9"),
     ("{run}/none", "holds no trees"),
+    ("{run}/empty.jsonl", "holds no trees"),
+    ("{run}/odd.jsonl --html {run}/x.html", "can't be shown"),
+    ("{run}/lost.jsonl --html {run}/x.html", "can't be shown"),
     ("{run}/config.toml", "holds no trees"),
     ("{run} --credit elpo epo", "there is no method 'epo'"),
     ("{run} --credit elpo elpo", "one method twice"),
@@ -205,6 +210,11 @@ def test_tokens_are_shown_by_the_tokenizer_of_a_checkpoint(run, tiny_policy):
     ("{run} --port many", "invalid int value"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(run, capsys, arguments, words):
+    (run / "empty.jsonl").touch()
+    (run / "odd.jsonl").write_text(Tree(Task(5, "a"), prompt=[1]).to_json())
+    lost = grow()
+    lost.verdicts[0].probes[0].step = 99
+    (run / "lost.jsonl").write_text(lost.to_json())
     assert main(["view", *arguments.format(run=run).split()]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("firstfault: ") and words in lines[0]

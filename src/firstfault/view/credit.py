@@ -64,9 +64,9 @@ def _values(term: Term) -> list[float]:
 
 
 def _clip(terms: Sequence[Term]) -> list[float] | None:
-    """The widest range that the ratio of a term may have; None where nothing clips it."""
+    """The widest range that the ratio of a term may have; None where nothing clips it, or the loss has no clip."""
     low, high = max(term.clip_low for term in terms), max(term.clip_high for term in terms)
-    return None if high >= UNREACHED else [1 - low, 1 + high]
+    return None if high >= UNREACHED or low == high == 0 else [1 - low, 1 + high]
 
 
 def named(name: str, written: Mapping[str, Any]) -> Method:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,9 @@ class Recording:
         self.trees = lru_cache(maxsize=2)(self._trees)
         self.credit = lru_cache(maxsize=8)(self._credit)
         first = self.trees(next(iter(self.files)))
-        if tree is not None and not first:
-            raise UserError(f"{path} has no tree {tree}; they are counted from 1.")
+        if path.is_file() and not first:
+            which = "trees" if tree is None else f"tree {tree}, counted from 1"
+            raise UserError(f"{path} holds no {which}; give a file from a run's trees folder.")
 
     def _trees(self, iteration: int) -> list[Tree]:
         file = self.files[iteration]
@@ -88,12 +91,27 @@ class Recording:
         })  # fmt: skip
 
     def summaries(self, iteration: int) -> list[dict[str, Any]]:
-        return [summary(tree) for tree in self.trees(iteration)]
+        trees = self.trees(iteration)
+        with self._showing(iteration):
+            return [summary(tree) for tree in trees]
 
     def tree(self, iteration: int, number: int, credits: tuple[str, ...]) -> dict[str, Any]:
         """A tree with credit: that which was written, or that of one or two methods."""
-        found = [self.credit(iteration, name).payload(number) for name in credits or ("",)]
-        return payload(self.trees(iteration)[number], found, self.decode)
+        tree = self.trees(iteration)[number]
+        given = [self.credit(iteration, name) for name in credits or ("",)]
+        with self._showing(iteration):
+            return payload(tree, [credit.payload(number) for credit in given], self.decode)
+
+    @contextmanager
+    def _showing(self, iteration: int) -> Iterator[None]:
+        """Say in a sentence that trees which could be read make no sense: a file may come from anywhere."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise UserError(
+                f"{self.files[iteration]} holds trees that can't be shown ({type(error).__name__}: {error}); give a "
+                "file as a run wrote it."
+            ) from error
 
 
 def _iteration(file: Path) -> int:

@@ -72,7 +72,7 @@ class Panel {
   draw() {
     const { model } = this;
     const { scrollTop, clientHeight } = this.scroll;
-    const more = Math.min(600, clientHeight);
+    const more = Math.min(250, clientHeight);
     this.drawn = this.printing ? { low: -Infinity, high: Infinity } : { low: scrollTop - more, high: scrollTop + clientHeight + more };
     const { low, high } = this.drawn;
     const [bands, marks, single] = [new Ink(), new Ink(), []];
