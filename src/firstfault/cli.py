@@ -194,11 +194,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     verb(tasks, "tasks", "list the task families")
     reporting = verb(report, "report", "write report.html of a run again")
     reporting.add_argument("run_dir", type=Path)
-    showing = verb(show, "show", "print rollout trees in the terminal")
+    showing = verb(show, "show", "print rollout trees in the terminal", "TREES [--first N | --tree N]")
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
     showing.add_argument("--first", type=int, default=4, help="how many trees")
     showing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth")
-    viewing = verb(view, "view", "explore rollout trees in a browser: of a run, an iteration, or one tree")
+    viewing = verb(view, "view", "explore rollout trees in a browser: of a run, an iteration, or one tree",
+                   "PATH [--tree N] [--credit METHOD METHOD] [--html FILE | --port N --no-browser]")  # fmt: skip
     viewing.add_argument(
         "path", type=Path, help="the folder of a run, or a file such as runs/x/trees/step-0001.jsonl.gz"
     )

@@ -261,6 +261,7 @@ def test_a_tree_of_512_leaves_opens_and_scrolls(browser, tmp_path):
 def test_a_printed_page_shows_the_whole_tree(browser, pages):
     browser.open(f"{pages['plain']}#node=2")
     assert browser.pdf().startswith(b"%PDF")
+    assert not browser.run("document.querySelector('#detail details').open")
     browser.scheme(dark=True, media="print")
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert browser.run("getComputedStyle(document.documentElement).getPropertyValue('--paper').trim()") == "#fff"

@@ -15,6 +15,7 @@ from hostile import grow, hostile_run
 from firstfault.cli import main
 from firstfault.errors import UserError
 from firstfault.methods import ELPO
+from firstfault.training.metrics import METRICS
 from firstfault.tree import Task, Term, Tree, independent_runs, save_trees
 from firstfault.view import Recording, write_page
 from firstfault.view.credit import as_written, credit_by, summed
@@ -168,7 +169,24 @@ def test_a_page_of_one_tree(run, tmp_path):
     write_page(Recording(run / "trees" / "step-0003.jsonl.gz", tree=2), tmp_path / "page.html")
     found = blocks((tmp_path / "page.html").read_text())
     assert list(found) == ["index", "iteration-3", "tree-3-0"]
-    assert found["index"]["metrics"]["iterations"] == [1, 2, 3]  # the file's own run
+    (success, entropy, _) = found["index"]["curves"]  # of the file's own run
+    assert success == {
+        "name": "success",
+        "help": METRICS["success"],
+        "iterations": [1, 2, 3],
+        "values": [0.2, 0.4, 0.6],
+    }
+    assert entropy["values"] == [0.3, None, 0.3]
+
+
+def test_evaluations_are_curves_with_intervals(run):
+    records = [
+        {"iteration": i, "greedy": g, "greedy_low": g - 0.1, "greedy_high": g + 0.1} for i, g in ((0, 0.2), (3, 0.5))
+    ]
+    (run / "evaluation.json").write_text(json.dumps(records))
+    first = Recording(run).index()["curves"][0]
+    assert (first["name"], first["iterations"], first["values"]) == ("greedy, evaluated", [0, 3], [0.2, 0.5])
+    assert (first["low"], first["high"]) == ([0.1, 0.4], [0.3, 0.6])
 
 
 def test_a_plain_file_of_trees(tmp_path):

@@ -41,7 +41,7 @@ class Recording:
             named(name, self.method)
         # of a run that goes from iteration to iteration, one back and forth stays at hand
         self.trees = lru_cache(maxsize=2)(self._trees)
-        self.credit = lru_cache(maxsize=8)(self._credit)
+        self.credit = lru_cache(maxsize=4)(self._credit)
         first = self.trees(next(iter(self.files)))
         if path.is_file() and not first:
             which = "trees" if tree is None else f"tree {tree}, counted from 1"
@@ -77,18 +77,35 @@ class Recording:
         """What the page shows before any tree."""
         tasks = self.run.config.get("tasks", {})
         tasks = tasks.get("name", "") if isinstance(tasks, dict) else tasks
-        names = [name for name in self.run.names if len(self.run.metrics) > 1]
         return plain({
             "title": " on ".join(str(n) for n in (self.method.get("name"), tasks) if n) or "Rollout trees",
             "source": self.path.resolve().name,
             "iterations": list(self.files),
-            "metrics": {
-                "iterations": self.run.iterations,
-                "series": [{"name": n, "help": METRICS.get(n, ""), "values": self.run.series(n)} for n in names],
-            },
+            "curves": self._curves(),
             "methods": list(METHODS),
             "credits": list(self.credits),
         })  # fmt: skip
+
+    def _curves(self) -> list[dict[str, Any]]:
+        """The metrics of the run over its iterations; before them what was evaluated, with intervals."""
+        records = self.run.evaluations
+        evaluated = [name for name in (records[0] if records else {}) if all(f"{name}_low" in r for r in records)]
+        curves = [
+            {
+                "name": f"{name}, evaluated",
+                "help": "success on held-out tasks, with its 95 % interval",
+                "iterations": [record["iteration"] for record in records],
+                **{key: [record[name + end] for record in records]
+                   for key, end in (("values", ""), ("low", "_low"), ("high", "_high"))},
+            }
+            for name in evaluated
+        ]  # fmt: skip
+        iterations = self.run.iterations
+        curves += [
+            {"name": name, "help": METRICS.get(name, ""), "iterations": iterations, "values": self.run.series(name)}
+            for name in self.run.names
+        ]
+        return [curve for curve in curves if len(curve["values"]) > 1]
 
     def summaries(self, iteration: int) -> list[dict[str, Any]]:
         trees = self.trees(iteration)

@@ -33,7 +33,7 @@ class App {
     $("credit-a").append(...choices("as written"));
     $("credit-b").append(...choices("nothing"));
     for (const id of ["credit-a", "credit-b"]) $(id).parentElement.hidden = !this.store.served;
-    $("curves-box").hidden = this.index.metrics.series.length === 0;
+    $("curves-box").hidden = this.index.curves.length === 0;
     $("help").append(h("h2", {}, "Keys"), h("dl", {}, KEYS.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
     this.listen();
     await this.follow();
@@ -122,10 +122,10 @@ class App {
     this.player.show(model, state.at);
     this.detail.show(model, state.node, credits);
     this.sidebar.show(this.trees, state);
-    const { metrics } = this.index;
-    if (metrics.series.length && this.drawn !== state.iteration) {
+    const { curves } = this.index;
+    if (curves.length && this.drawn !== state.iteration) {
       this.drawn = state.iteration;
-      drawCurves($("curves"), metrics, state.iteration, (i) => {
+      drawCurves($("curves"), curves, state.iteration, (i) => {
         if (this.index.iterations.includes(i)) this.go({ iteration: i, tree: 0, node: 0, at: null });
       });
     }
@@ -168,12 +168,16 @@ class App {
     $("zoom-out").addEventListener("click", () => this.resize(1 / 1.3));
     $("help-button").addEventListener("click", () => $("help").showModal());
     addEventListener("keydown", (event) => this.key(event));
-    const folds = () => document.querySelectorAll("#detail details");
+    let folded = [];
     addEventListener("beforeprint", () => {
       this.panels.forEach((panel) => panel.print(true));
-      folds().forEach((fold) => (fold.open = true));
+      folded = [...document.querySelectorAll("#detail details:not([open])")];
+      for (const fold of folded) fold.open = true;
     });
-    addEventListener("afterprint", () => this.panels.forEach((panel) => panel.print(false)));
+    addEventListener("afterprint", () => {
+      this.panels.forEach((panel) => panel.print(false));
+      for (const fold of folded) fold.open = false;
+    });
   }
 
   // "as written" beside a method needs no name for the first: the server takes an empty one for it.
