@@ -19,7 +19,7 @@ from firstfault.training.metrics import METRICS
 from firstfault.tree import Task, Term, Tree, independent_runs, save_trees
 from firstfault.view import Recording, write_page
 from firstfault.view.credit import as_written, credit_by, summed
-from firstfault.view.data import Words, events, payload, pieces, plain, summary, wilson
+from firstfault.view.data import Words, decoder, events, payload, pieces, plain, summary, wilson
 from firstfault.view.server import Server
 
 
@@ -86,6 +86,15 @@ def test_tokens_get_the_text_that_they_add():
     assert "".join(pieces(list("日本語 x".encode()), decode)) == "日本語 x"
     words = Words(decode)
     assert words.of(list(b"aba")) == [0, 1, 0] and list(words.table) == ["a", "b"]
+
+
+@pytest.mark.parametrize("family", ["qwen", "llama3"])
+def test_texts_of_tokens_join_to_the_text(make_tokenizer, family):
+    tokenizer = make_tokenizer(family, None)
+    text = "naïve café 😀 the answer is 42,\n\n  日本語 indented 👩‍🚀"
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    found = pieces(tokens, decoder(tokenizer))
+    assert len(found) == len(tokens) and "".join(found) == text
 
 
 # credit

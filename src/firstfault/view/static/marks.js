@@ -49,5 +49,6 @@ function label(node) {
     const [call] = node.calls;
     return `${Object.values(call.arguments).join(", ")}${node.calls.length > 1 ? ` +${node.calls.length - 1}` : ""}`;
   }
-  return node.answer !== undefined ? `answer ${node.answer}` : (node.text ?? "");
+  if (node.answer === undefined) return node.text ?? "";
+  return `= ${String(node.answer).replace(/^\\boxed\{(.*)\}$/su, "$1")}`;
 }
