@@ -20,7 +20,7 @@ lint: .venv/installed-dev
 # minutes to an hour; writes docs/benchmarks.md
 bench: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check trl ipykernel jupyter_client
-	for name in iteration shares rollouts training memory growth sandbox; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in iteration shares rollouts training memory growth sandbox viewer; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 # torch first, at the version that everything here was tested with
 .venv/installed: pyproject.toml

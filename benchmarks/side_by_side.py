@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not 
 import torch
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-PAGES = ("iteration", "shares", "rollouts", "training", "memory", "growth", "sandbox")
+PAGES = ("iteration", "shares", "rollouts", "training", "memory", "growth", "sandbox", "viewer")
 INTRODUCTION = """# Benchmarks
 
 The work of an iteration can be counted: unique tokens to sample, unique tokens to train on, tool calls. Each section

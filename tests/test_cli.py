@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hostile import grow
 
 from firstfault.cli import main
 from firstfault.methods import ELPO, GRPO
@@ -154,7 +155,7 @@ def test_version(capsys):
 
 def test_help_lists_the_verbs(capsys):
     listed = shown(capsys, "--help")
-    assert all(verb in listed for verb in ("train", "eval", "methods", "tasks", "report", "show"))
+    assert all(verb in listed for verb in ("train", "eval", "methods", "tasks", "report", "show", "view"))
 
 
 @pytest.mark.parametrize(("method", "has"), [("elpo", True), ("grpo", False)])
@@ -175,6 +176,16 @@ def test_show_prints_the_first_trees(capsys, tmp_path):
     save_trees(trees, tmp_path / "step-0001.jsonl.gz")
     printed = shown(capsys, "show", str(tmp_path / "step-0001.jsonl.gz"), "--first", "2")
     assert "question 1" in printed and "question 2" not in printed
+    printed = shown(capsys, "show", str(tmp_path / "step-0001.jsonl.gz"), "--tree", "3")
+    assert "question 2" in printed and "question 1" not in printed
+    assert main(["show", str(tmp_path / "step-0001.jsonl.gz"), "--tree", "4"]) == 2
+    assert "has no tree 4" in capsys.readouterr().err
+
+
+def test_show_tells_what_searches_found(capsys, tmp_path):
+    save_trees([grow()], tmp_path / "step-0001.jsonl.gz")
+    printed = shown(capsys, "show", str(tmp_path / "step-0001.jsonl.gz"))
+    assert "search on run 0: after step 1 1/1, after step 2 0/2, → first fault at step 2" in printed
 
 
 def settings(folder: Path) -> dict:

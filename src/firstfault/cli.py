@@ -119,7 +119,9 @@ def show(parsed: argparse.Namespace) -> None:
         trees = list(load_trees(parsed.trees))
     except UNREADABLE as error:
         raise UserError(f"{parsed.trees} holds no trees ({error}); give a file from a run's trees folder.") from error
-    for tree in trees[: parsed.first]:
+    if parsed.tree is not None and not 1 <= parsed.tree <= len(trees):
+        raise UserError(f"{parsed.trees} has no tree {parsed.tree}; it has {len(trees)}, counted from 1.")
+    for tree in trees[: parsed.first] if parsed.tree is None else [trees[parsed.tree - 1]]:
         Console().print(tree)
 
 
@@ -129,6 +131,21 @@ def locate(parsed: argparse.Namespace) -> None:
     own = ("run", "parser", "trace", "yes", "json")
     flags = {name: value for name, value in vars(parsed).items() if name not in own}
     command(parsed.trace, validated(LocateConfig, flags, "settings"), yes=parsed.yes, as_json=parsed.json)
+
+
+def view(parsed: argparse.Namespace) -> None:
+    from firstfault.view import Recording, serve, write_page
+
+    if parsed.credit:
+        first, second = parsed.credit
+        if first == second:
+            raise UserError(f"--credit {first} {second} names one method twice; name two.")
+    recording = Recording(parsed.path, parsed.tree, tuple(parsed.credit))
+    if parsed.html:
+        write_page(recording, parsed.html)
+        print(parsed.html)
+    else:
+        serve(recording, parsed.port, parsed.browser)
 
 
 def _list(title: str, entries: Mapping[str, Any]) -> None:
@@ -185,7 +202,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     verb(tasks, "tasks", "list the task families")
     reporting = verb(report, "report", "write report.html of a run again")
     reporting.add_argument("run_dir", type=Path)
-    showing = verb(show, "show", "print rollout trees in the terminal")
+    showing = verb(show, "show", "print rollout trees in the terminal", "TREES [--first N | --tree N]")
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
     showing.add_argument("--first", type=int, default=4, help="how many trees")
     locating = verb(
@@ -201,6 +218,21 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         from firstfault.locate.command import LocateConfig
 
         _add_fields(locating.add_argument_group("settings"), LocateConfig)
+    showing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth")
+    viewing = verb(view, "view", "explore rollout trees in a browser: of a run, an iteration, or one tree",
+                   "PATH [--tree N] [--credit METHOD METHOD] [--html FILE | --port N --no-browser]")  # fmt: skip
+    viewing.add_argument(
+        "path", type=Path, help="the folder of a run, or a file such as runs/x/trees/step-0001.jsonl.gz"
+    )
+    viewing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth tree of the file")
+    viewing.add_argument(
+        "--credit", nargs=2, default=(), metavar="METHOD", help="the credit of two methods side by side"
+    )
+    viewing.add_argument("--html", type=Path, default=None, metavar="FILE", help="write one file that holds it all")
+    viewing.add_argument(
+        "--port", type=int, default=8017, help="of the server on this machine; 0 for any (default: 8017)"
+    )
+    viewing.add_argument("--no-browser", dest="browser", action="store_false", default=True, help="open none")
     return parser
 
 

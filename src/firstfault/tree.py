@@ -304,11 +304,16 @@ class Tree:
     __hash__ = None  # type: ignore[assignment]  # trees are mutable
 
     def __rich__(self) -> RichTree:
-        """The tree for a terminal: a line a step, with rewards and advantages; a lost run's first fault is marked."""
+        """The tree for a terminal: a line a step, with rewards and advantages; a lost run's first fault is marked.
+
+        Behind it a line a search, with its evidence.
+        """
         picture = RichTree(Text(_shorten(self.task.question), style="bold"))
         drawn = {self.root: picture}
         for node in self.steps:
             drawn[node] = drawn[node.parent].add(_line(node))
+        for verdict in self.verdicts:
+            picture.add(_verdict_line(self, verdict))
         return picture
 
 
@@ -344,6 +349,17 @@ def _line(node: Node) -> Text:
     return line
 
 
+def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
+    line = Text(f"search on run {tree.nodes[verdict.leaf].rollout}:", style="bold")
+    for probe in verdict.probes:
+        line.append(f" after step {probe.step} {probe.successes}/{probe.tries},", style="dim")
+    found = f"first fault at step {verdict.step}" if verdict.step <= verdict.steps else "no step is irrecoverable"
+    line.append(f" → {found}")
+    line.append("" if verdict.finished else " (cut off by the budget)", style="dim")
+    line.append("" if verdict.marked else " (not used)", style="dim")
+    return line
+
+
 def _shorten(text: str, width: int = 72) -> str:
     """One line that is harmless to a terminal: it may hold whatever a model or a tool wrote."""
     text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())[: width + 1])
@@ -367,7 +383,7 @@ UNREADABLE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError,
 
 
 def load_trees(path: Path) -> Iterator[Tree]:
-    """Read what `save_trees` wrote, one tree at a time."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    """Read what `save_trees` wrote, one tree at a time, or such lines in a plain file."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield Tree.from_json(line)

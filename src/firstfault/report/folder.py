@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,21 +51,31 @@ class Run:
 
 def read_run(path: Path, trees_each: int = 2) -> Run:
     """Read a run folder, with the `trees_each` most telling trees of the first and of the last saved iteration."""
-    metrics = _parse(path / "metrics.jsonl", _metrics) or []
-    if not metrics:
+    run = read_records(path)
+    if not run.metrics:
         raise UserError(
             f"{path} holds no metrics.jsonl with at least one iteration: a report needs the folder of a training run"
             " that has finished its first iteration, so give that folder or train first."
         )
-    config_text = _parse(path / "config.toml", str) or ""
+    return replace(run, trees=list(_chosen_trees(path, trees_each)))
+
+
+def read_records(path: Path) -> Run:
+    """Read what a run folder has besides its trees; any of it may be missing."""
     return Run(
         path=path,
-        config_text=config_text,
+        config_text=_parse(path / "config.toml", str) or "",
         config=_parse(path / "config.toml", tomllib.loads) or {},
-        metrics=metrics,
+        metrics=_parse(path / "metrics.jsonl", _metrics) or [],
         evaluations=_parse(path / "evaluation.json", _evaluations) or [],
-        trees=list(_chosen_trees(path / "trees", trees_each)),
+        trees=[],
     )
+
+
+def tree_files(path: Path) -> dict[int, Path]:
+    """The files of trees of a run folder, by iteration."""
+    found = ((re.fullmatch(r"step-(\d+)\.jsonl\.gz", file.name), file) for file in (path / "trees").glob("step-*"))
+    return dict(sorted((int(match[1]), file) for match, file in found if match))
 
 
 def _parse(file: Path, parse: Callable[[str], T]) -> T | None:
@@ -109,10 +119,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _chosen_trees(folder: Path, each: int) -> Iterator[tuple[int, Tree]]:
-    files = {
-        int(m[1]): f for f in folder.glob("step-*.jsonl.gz") if (m := re.fullmatch(r"step-(\d+)\.jsonl\.gz", f.name))
-    }
+def _chosen_trees(path: Path, each: int) -> Iterator[tuple[int, Tree]]:
+    files = tree_files(path)
     for iteration in sorted({min(files), max(files)}) if files else []:
         try:
             best = heapq.nlargest(each, load_trees(files[iteration]), key=telling)
