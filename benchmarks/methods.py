@@ -28,7 +28,7 @@ ARGUMENTS = (
 )
 OPTIONS = {  # a task here takes 4 to 12 calls, more than these methods allow at first
     "torl": " --method.calls 16",
-    "cir": " --method.calls [8,12,16] --method.stage 5",
+    "cir": " --method.calls 8 --method.calls 12 --method.calls 16 --method.stage 5",
 }
 RUNS = {name: (name, OPTIONS.get(name, "")) for name in METHODS} | {  # and what some need to learn here
     "corpo, R_min 0.2": ("corpo", " --method.reward-min 0.2"),

@@ -248,6 +248,11 @@ def test_lists_are_flags_that_may_be_repeated(prepare, tmp_path, monkeypatch, re
     assert prepare(recipe, *flags)["functions"] == functions
 
 
+def test_lists_of_numbers_are_flags_that_may_be_repeated(prepare):
+    flags = ["--method", "cir", "--method.calls", "8", "--method.calls", "12"]
+    assert prepare("", *flags)["method"]["calls"] == [8, 12]
+
+
 def test_a_mix_is_measured_family_by_family(tiny_policy, capsys):
     limits = ["--agent.max-new-tokens", "32", "--agent.max-steps", "4", "--agent.max-context", "256"]
     size = ["--evaluation.problems", "3", "--samples", "1", "--threads", "1"]

@@ -263,8 +263,8 @@ def _add_fields(group: Any, model: type[BaseModel], prefix: str = "") -> None:
             continue
         if prefix and get_origin(field.annotation) is dict:
             continue  # of a mix: the options of its families stand in recipes
-        repeats = field.annotation == list[str]
-        note = "may be repeated" if repeats else f"default: {_default(field)}"
+        repeats = get_origin(field.annotation) is list
+        note = f"default: {_default(field)}" + ("; may be repeated" if repeats else "")
         description = field.description if field.is_required() else f"{field.description} ({note})"
         group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=prefix + name, metavar="X",
                            action="append" if repeats else "store", help=description.replace("%", "%%"))  # fmt: skip
@@ -272,7 +272,7 @@ def _add_fields(group: Any, model: type[BaseModel], prefix: str = "") -> None:
 
 def _default(field: Any) -> Any:
     default = field.get_default()
-    return default["name"] if isinstance(default, dict) else default if default not in ("", []) else "none"
+    return default["name"] if isinstance(default, dict) else default if default not in ("", [], None) else "none"
 
 
 def _config(parsed: argparse.Namespace) -> RunConfig:
