@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"firstfault: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("firstfault: interrupted; what was finished is saved, --resume goes on from there.", file=sys.stderr)
+        print(
+            "firstfault: interrupted; what was finished is saved: go on with --resume, or, of locate, as before.",
+            file=sys.stderr,
+        )
         return 130
 
 

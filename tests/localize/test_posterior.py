@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from firstfault.localize import SEARCHES, Bisect, Filled, Posterior
+from firstfault.localize import SEARCHES, Filled, Posterior
 from firstfault.localize.posterior import RATES
 from firstfault.localize.search import Search
 
@@ -17,7 +17,7 @@ def played(search: Search, recovers, budget: int, seed: int = 0) -> int:
     draw, spent = random.Random(seed), 0
     while spent < budget and (question := search.ask(budget - spent)) is not None:
         step, tries = question
-        assert 1 <= step <= search.steps and 1 <= tries <= budget - spent
+        assert 0 <= step <= search.steps and 1 <= tries <= budget - spent
         search.tell(step, tries, sum(draw.random() < recovers[step] for _ in range(tries)))
         spent += tries
     return spent
@@ -110,7 +110,6 @@ def test_rollouts_of_the_task_tell_the_rate_and_not_the_step():
     before = search.belief[:5] / search.belief[:5].sum()
     search.tell(0, 8, 7)
     assert search.belief[:5] / search.belief[:5].sum() == pytest.approx(before)
-    assert not search.probes
     assert search.joint.sum(0)[-1] > Posterior(5).joint.sum(0)[-1]
 
 
@@ -153,8 +152,17 @@ def test_discarded_rollouts_end_a_search_or_change_nothing(name):
     assert search.probes == [] and search.verdict().steps == 6
 
 
-def test_bisect_says_the_same_whoever_asks():
-    for fault in range(1, 9):
-        search = Bisect(8, lambda step: 1, verified=True)
-        played(search, cliff(8, fault), budget=20)
-        assert search.verdict().step == fault
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_run_without_a_tool_call_has_nothing_to_search(name):
+    search = SEARCHES[name](0, lambda step: 2, random.Random(0))
+    assert search.cost == 0 and search.ask(10) is None
+    verdict = search.verdict()
+    assert (verdict.steps, verdict.step, verdict.finished, verdict.weights) == (0, 1, False, [])
+
+
+def test_a_fault_at_the_first_step_is_contrasted_with_whole_runs():
+    search = Posterior(4)
+    search.tell(0, 4, 1)  # an earlier whole run has succeeded
+    played(search, cliff(4, 1, rate=0.9), budget=60)
+    assert search.verdict().step == 1
+    assert sum(probe.successes for probe in search.probes if probe.step == 0) >= 2

@@ -157,7 +157,12 @@ def test_functions_with_side_effects_answer_from_the_record(server, tmp_path, tr
 
 
 REFUSED = {
-    "no such tool": (["--tools", "", "--answer", "38"], "trace 1 calls 'add', which is none of the tools"),
+    "no such tool": (["--tools", "", "--answer", "38"], "trace 1 calls 'add', which is none of the tools (none); give"),
+    "no such function": (["--answer", "38", "--side-effects", "notfy"], "side effects 'notfy': neither the tools nor"),
+    "a folder": (["--answer", "38", "--html", "."], ". is a folder; give the path of a file."),
+    "no judge": (["--answer", "38", "--judge-model", "x"], "judge_model without a rubric in judge; give one."),
+    "system": (["--answer", "38", "--system", "x"], "trace 1 has a system message; leave out --system."),
+    "a check that fails": (["--check", "fails.py"], "the check fails with ValueError: boom; mend it there."),
     "a success": (["--answer", "54"], "the check says that the run of trace 1 is a success; give one that failed."),
     "no success": (
         [],
@@ -178,6 +183,7 @@ def test_what_can_t_be_done_is_said_in_a_sentence(options, sentence, flags, caps
     if options[:1] == ["--tools"]:
         at = flags.index("--tools")
         flags, options = flags[:at] + flags[at + 2 :], options[2:]
+    Path("fails.py").write_text("def check(messages):\n    raise ValueError('boom')\n")
     assert main(["locate", str(EXAMPLE / "trace.json"), *flags, *options]) == 2
     assert sentence in capsys.readouterr().err.replace("\n", " ")
 
@@ -236,3 +242,147 @@ def test_hostile_texts_do_nothing_in_the_page(server, tmp_path, trace):
     found.trace.messages[1]["content"] = evil
     write_page([found], tmp_path / "page.html")
     assert "<script" not in (tmp_path / "page.html").read_text()
+
+
+# Several traces, and servers as they are
+
+
+def several(tmp_path, *changes) -> Path:
+    """A file of the example's trace, once as it is and once after each change of its text."""
+    text = (EXAMPLE / "trace.json").read_text()
+    path = tmp_path / "several.jsonl"
+    path.write_text("".join(json.dumps(json.loads(change(text))) + "\n" for change in (str, *changes)))
+    return path
+
+
+def test_a_trace_that_is_refused_loses_no_other(server, flags, tmp_path, capsys):
+    other_output = lambda text: text.replace('"content": "14"', '"content": "15"')  # noqa: E731
+    solved = lambda text: text.replace("at 54", "at 38")  # noqa: E731
+    path = several(tmp_path, other_output, solved, str)
+    assert main(["locate", str(path), *flags, "--answer", "38", "--json", "--dpo", "pairs.jsonl"]) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["step"] for line in said.out.splitlines()] == [4, 4]
+    err = " ".join(said.err.split())
+    assert "left out: trace 2, step 2: double gives '14' now" in err and "the run of trace 3 is a success" in err
+    assert len(Path("pairs.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_search_that_finds_nothing_keeps_what_was_written_before(server, flags, capsys):
+    Path("pairs.jsonl").write_text("precious\n")
+    command = ["locate", str(EXAMPLE / "trace.json"), *flags, "--answer", "38", "--dpo", "pairs.jsonl"]
+    at = command.index("--endpoint")
+    assert main([*command[: at + 1], "http://127.0.0.1:9/v1", *command[at + 2 :]]) == 2
+    assert Path("pairs.jsonl").read_text() == "precious\n"
+
+
+def test_a_judge_reads_several_traces(server, flags, tmp_path, capsys):
+    path = several(tmp_path, str)
+    assert (
+        main(["locate", str(path), *flags, "--judge", "The register must be at 38.", "--json", "--together", "8"]) == 0
+    )
+    assert [json.loads(line)["step"] for line in capsys.readouterr().out.splitlines()] == [4, 4]
+
+
+def test_pairs_do_not_repeat_whatever_ids_calls_have(server, tmp_path, trace, monkeypatch):
+    answer, ids = server.module.answer, iter(range(10_000))
+
+    def with_random_ids(messages):
+        message = answer(messages)
+        for call in message.get("tool_calls", ()):
+            call["id"] = f"call_{next(ids)}_of_many"
+        return message
+
+    monkeypatch.setattr(server.module, "answer", with_random_ids)
+    monkeypatch.setattr(server.module, "MISTAKEN", 0.2)
+    found = locate(trace, endpoint(server, tmp_path), register(), answer="38", side_effects=["notify"])
+    assert found.step == 4 and len(found.pairs()) == 1
+    assert sum(leaf.success and leaf.anchor.depth == 3 for leaf in found.tree.leaves) > 1
+
+
+def test_what_the_server_refuses_of_a_completion_is_a_failure_and_of_the_record_an_error(server, tmp_path, trace):
+    handle = server.module.Handler.do_POST
+
+    def refuses(self):
+        self.rfile.peek()
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.peek(length)[:length]
+        if body.count(b'"add"') > server.limit:
+            self.rfile.read(length)
+            self.send_response(400)
+            self.end_headers()
+            self.wfile.write(b'{"error": {"message": "too much of add"}}')
+        else:
+            handle(self)
+
+    server.module.Handler.do_POST = refuses
+    server.limit = 6  # the schema, the record's own at most three, and no mistake more
+    found = locate(trace, endpoint(server, tmp_path), register(), answer="38", side_effects=["notify"], budget=4)
+    assert len(found.tree.leaves) == 5
+    server.limit = 0
+    with pytest.raises(UserError, match=r"refuses the messages .*too much of add.*; give the endpoint of the agent's"):
+        locate(trace, Endpoint("scripted", server.url, cache=tmp_path / "other"), register(), answer="38",
+               side_effects=["notify"])  # fmt: skip
+
+
+def test_a_user_who_speaks_between_steps_is_refused(server, tmp_path, trace):
+    messages = [*trace.messages[:4], {"role": "user", "content": "And quickly."}, *trace.messages[4:]]
+    with pytest.raises(UserError, match="has messages of the user between its steps 1 and 2"):
+        locate(replace(trace, messages=messages), endpoint(server, tmp_path), register(), answer="38")
+
+
+def test_side_effects_answer_in_the_order_of_the_record(tmp_path, trace):
+    calls = [m for m in trace.messages if "tool_calls" in m]
+    polled = []
+    for number, message in enumerate(calls[:3]):
+        function = {"name": "poll", "arguments": "{}"}
+        call = {"id": "same", "type": "function", "function": function}  # ids need not differ between messages
+        polled += [
+            dict(message, tool_calls=[call]),
+            {"role": "tool", "tool_call_id": "same", "content": f"at {number}"},
+        ]
+    record = replace(trace, messages=[*trace.messages[:2], *polled, trace.messages[-1]])
+
+    class Writer:
+        async def complete(self, messages, tools, sample):
+            assert [tool["function"]["name"] for tool in tools] == ["poll"]
+            return {"role": "assistant", "content": "at 38" if len(messages) < 6 else "at 54"}
+
+        async def close(self):
+            return None
+
+    found = locate(record, Writer(), answer="38", side_effects=["poll"])
+    assert found.step == 2 and [c.output for n in found.tree.nodes for c in n.calls] == ["at 0", "at 1", "at 2"]
+
+
+def test_no_state_is_left_behind_when_a_replay_is_refused(server, tmp_path, trace):
+    class Counted(ObjectTool):
+        alive = 0
+
+        def fork(self):
+            Counted.alive += 1
+            return super().fork()
+
+        async def close(self):
+            Counted.alive -= 1
+
+    messages = [dict(m, content="8") if m.get("tool_call_id") == "call_4" else m for m in trace.messages]
+    with pytest.raises(UserError, match="step 5"):
+        locate(replace(trace, messages=messages), endpoint(server, tmp_path), [Counted(loaded("tools").Register())],
+               answer="38", side_effects=["notify"])  # fmt: skip
+    assert Counted.alive == 0
+
+
+def test_a_running_loop_is_told_what_to_await(trace):
+    import asyncio
+
+    async def notebook():
+        locate(trace, None)
+
+    with pytest.raises(UserError, match=r"await locate_async"):
+        asyncio.run(notebook())
+
+
+def test_terminals_get_no_control_characters():
+    from firstfault.locate.show import harmless
+
+    assert "\x1b" not in harmless("\x1b]0;owned\x07 [bold]") and len(harmless("x" * 10_000)) < 2000

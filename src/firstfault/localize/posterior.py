@@ -23,7 +23,7 @@ class Posterior(Search):
     H(t): a single try says little where tries must be repeated. The last try goes where the best guess gains most.
     Once the answer is sure, the step before it is asked until two runs succeeded there, to stand beside the failure.
 
-    Ours: no paper. Evidence about the task's other rollouts comes in as `tell(0, tries, successes)`.
+    Ours: no paper. Whole rollouts of the task are evidence, too: `tell(0, tries, successes)`.
 
     Args:
         steps: K.
@@ -60,16 +60,17 @@ class Posterior(Search):
         return self.joint.sum(1)
 
     def ask(self, remaining: int) -> tuple[int, int] | None:
+        if not self.steps:
+            return None
         best = self.verdict()
         if best.probability >= self.stop and self.tried[min(best.step, self.steps) :].any():  # not by the prior alone
             before = best.step - 1
-            siblings = 0 < before < self.steps and self.succeeded[before] < 2
+            siblings = before < self.steps and self.succeeded[before] < 2
             return (before, 1) if siblings else None
         return int(np.argmax(self._gain(remaining))) + 1, 1
 
     def tell(self, step: int, tries: int, successes: int) -> None:
-        if step:
-            super().tell(step, tries, successes)
+        super().tell(step, tries, successes)
         lost = np.arange(1, self.steps + 2) <= step
         for success in [True] * successes + [False] * (tries - successes):
             rate = np.where(lost[:, None], self.leak, self._rate(step))
@@ -104,7 +105,8 @@ class Posterior(Search):
         belief = self.belief
         step = self.steps + 1 if belief[-1] > 0.5 else int(np.argmax(belief[:-1])) + 1
         probability = float(belief[step - 1])
-        verdict = Verdict(leaf, self.steps, step, probability >= 0.5, self.probes, probability=probability)
+        finished = bool(self.probes) and probability >= 0.5
+        verdict = Verdict(leaf, self.steps, step, finished, self.probes, probability=probability)
         verdict.weights = np.cumsum(belief)[:-1].tolist()
         return verdict
 

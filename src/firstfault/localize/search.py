@@ -23,7 +23,7 @@ class Search(ABC):
 
     @abstractmethod
     def ask(self, remaining: int) -> tuple[int, int] | None:
-        """The next step, 1 to K, and the completions to sample after it, `remaining` at most; None to end."""
+        """The next step, 1 to K (0: the start), and how many completions after it, `remaining` at most; None to end."""
 
     def tell(self, step: int, tries: int, successes: int) -> None:
         """What was sampled after a step; fewer tries than asked for, or none, if rollouts were discarded."""
@@ -64,7 +64,7 @@ async def localize(searches: Mapping[Node, Search], rollouts: Rollouts, together
             if not questions:
                 del going[leaf]
             for step, tries in questions:
-                asked.append((search, leaf.steps[step - 1], tries))
+                asked.append((search, leaf.path[step], tries))
                 left -= tries
         probes = await rollouts.continue_all([anchor for _, anchor, tries in asked for _ in range(tries)])
         told: set[tuple[Search, Node]] = set()

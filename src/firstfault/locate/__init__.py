@@ -1,6 +1,6 @@
 """Where a recorded run of any agent was lost."""
 
 from firstfault.locate.endpoint import Endpoint
-from firstfault.locate.locate import Location, locate
+from firstfault.locate.locate import Location, locate, locate_async
 
-__all__ = ["Endpoint", "Location", "locate"]
+__all__ = ["Endpoint", "Location", "locate", "locate_async"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from firstfault.errors import UserError
-from firstfault.locate.endpoint import Message
+from firstfault.locate.endpoint import Message, Refused
 from firstfault.locate.resume import Check, Writer
 from firstfault.tasks.base import last_boxed, same_answer
 from firstfault.tasks.judges.text import normalized
@@ -16,19 +16,24 @@ from firstfault.tools.base import describe
 from firstfault.tools.own import load_file
 
 VERDICT = re.compile(r"\b(SUCCESS|FAILURE)\b")
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?!\w)")
 
 
-def by_function(function: Callable[[list[Message]], bool | float | Awaitable[bool | float]]) -> Check:
-    """A function of the messages, which may be async; what it returns is a success if it is true, or at least 0.5."""
+def by_function(function: Callable[[list[Message]], Any]) -> Check:
+    """A function of the messages, which may be async; what it returns is a success if it is at least 0.5."""
 
     async def check(messages: list[Message]) -> bool:
         try:
-            found: Any = function(messages)
-            found = await found if inspect.isawaitable(found) else found
-        except Exception as error:
-            reason = describe(error).removeprefix("Error: ")
+            found = function(messages)
+            found = float(await found if inspect.isawaitable(found) else found)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            reason = describe(error).removeprefix("Error: ").rstrip(".")
             raise UserError(f"the check fails with {reason}; mend it there.") from error
-        return float(found) >= 0.5
+        if found != found:
+            raise UserError("the check gives NaN; a success is a number of at least 0.5, or True.")
+        return found >= 0.5
 
     return check
 
@@ -46,7 +51,7 @@ def by_answer(expected: str) -> Check:
     """The last message has the expected answer: in its `\\boxed{}` if it has one, and else anywhere, as whole words."""
 
     async def check(messages: list[Message]) -> bool:
-        return says(messages[-1]["content"], expected) if messages[-1]["role"] == "assistant" else False
+        return messages[-1]["role"] == "assistant" and says(messages[-1]["content"], expected)
 
     return check
 
@@ -54,12 +59,14 @@ def by_answer(expected: str) -> Check:
 def says(text: str, expected: str) -> bool:
     r"""Whether a text has an expected answer.
 
-    >>> says("It is 42.", "42"), says("It is 420.", "42"), says(r"\boxed{42.0}", "42"), says("New  York!", "new york")
+    >>> says("It is 42.", "42"), says("It is -4.2", "42"), says(r"\boxed{42.0}", "42"), says("New  York!", "new york")
     (True, False, True, True)
     """
     boxed = last_boxed(text)
     if boxed is not None:
         return same_answer(boxed, expected)
+    if NUMBER.fullmatch(expected.strip()):
+        return any(same_answer(number, expected) for number in NUMBER.findall(text))
     return f" {normalized(expected)} " in f" {normalized(text)} " if normalized(expected) else False
 
 
@@ -72,7 +79,10 @@ def by_judge(writer: Writer, rubric: str) -> Check:
             f"The conversation:\n\n{transcript(messages)}\n\n"
             "Write one line of reasons, and then SUCCESS or FAILURE as the last word."
         )
-        message = await writer.complete([{"role": "user", "content": question}], [], (0, 0))
+        try:
+            message = await writer.complete([{"role": "user", "content": question}], [], (0, 0))
+        except Refused as reason:
+            raise UserError(f"{reason}; use another model as the judge.") from reason
         verdicts = VERDICT.findall(message["content"])
         if not verdicts:
             said = message["content"][-80:]

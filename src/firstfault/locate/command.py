@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import statistics
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,16 @@ from rich.console import Console
 
 from firstfault.config import Section
 from firstfault.errors import UserError
-from firstfault.locate.check import Check, by_answer, by_judge, from_file
-from firstfault.locate.endpoint import Endpoint, Spent
-from firstfault.locate.locate import Location, locate, save_pairs
+from firstfault.locate.check import Check, by_judge, from_file
+from firstfault.locate.endpoint import Endpoint, EndpointError, Spent
+from firstfault.locate.locate import Location, locate_async, save_pairs
 from firstfault.locate.show import print_location, write_page
 from firstfault.progress import progress
 from firstfault.tools.own import tools_from
 from firstfault.traces import Trace, read_traces
 from firstfault.tree import save_trees
+
+TREES = "located.jsonl.gz"
 
 
 class LocateConfig(Section):
@@ -32,12 +38,14 @@ class LocateConfig(Section):
     tools: list[str] = Field([], description="tools, called live: my_tools.py, or my_tools.py:ClassName")
     side_effects: list[str] = Field([], description="a tool that is never called: it answers what the record has")
     temperature: float = Field(1.0, ge=0, description="of sampling")
-    max_tokens: int = Field(2048, ge=1, description="most tokens of a message")
+    max_tokens: int = Field(2048, ge=0, description="most tokens of a message; 0 leaves it to the server")
     check: str = Field("", description="what a success is: my_check.py with a function check(messages)")
     answer: str = Field("", description="or an answer that the last message must have; by default the trace's")
     judge: str = Field("", description="or a rubric, for a model as the judge")
     judge_model: str = Field("", description="its name, if it is another one")
-    judge_error: float = Field(0.001, gt=0, lt=0.5, description="how often a failure passes for a success")
+    judge_error: float | None = Field(
+        None, gt=0, lt=0.5, description="how often a failure passes for a success; by default 0.001, with a judge 0.01"
+    )
     budget: int = Field(24, ge=1, description="most completions for a trace")
     together: int = Field(2, ge=1, description="completions at a time; more are faster and find a little less")
     price_read: float = Field(0.0, ge=0, description="of a million tokens that the model reads")
@@ -57,6 +65,8 @@ class LocateConfig(Section):
         given = [name for name in ("check", "answer", "judge") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} all say what a success is; give one")
+        if self.judge_model and not self.judge:
+            raise ValueError("judge_model without a rubric in judge; give one")
         return self
 
 
@@ -64,53 +74,87 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
     """Locate the failed runs of a file, and write what was asked for."""
     console = Console(stderr=True)
     traces, refusals = read_traces(path)
-    for refusal in refusals:
-        console.print(f"left out: {refusal}", style="yellow", markup=False, highlight=False)
     failed = [trace for trace in traces if not trace.success]
     if not failed:
         raise UserError(f"{path} holds successful runs only; give a file with failed runs.")
-    options = {"max_tokens": config.max_tokens, "cache": config.cache}
-    url = config.endpoint or None
-    writer = Endpoint(config.model, url, temperature=config.temperature, **options)
-    judge = Endpoint(config.judge_model or config.model, url, temperature=0.0, **options)
-    tools = [tool for name in config.tools for tool in tools_from(name)]
+    with _writing(config):
+        for output in (config.html, config.dpo, config.trees and config.trees / TREES):
+            if output:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                if output.is_dir():
+                    raise UserError(f"{output} is a folder; give the path of a file.")
+    options = {"url": config.endpoint or None, "max_tokens": config.max_tokens, "cache": config.cache}
+    writer = Endpoint(config.model, temperature=config.temperature, **options)
+    judge = Endpoint(config.judge_model or config.model, temperature=0.0, **options)
+    check = from_file(config.check) if config.check else by_judge(judge, config.judge) if config.judge else None
     _ask(failed, config, yes, console)
     found: list[Location] = []
+
+    async def search() -> None:
+        try:
+            with progress(console) as bar:
+                row = bar.add_task("completions", total=config.budget * len(failed), unit="runs")
+                for number, trace in enumerate(failed, 1):
+                    try:
+                        location = await _located(trace, config, writer, check, lambda: bar.advance(row))
+                    except EndpointError:
+                        raise
+                    except UserError as error:
+                        refusals.append(str(error))
+                        continue
+                    finally:
+                        bar.update(row, completed=number * config.budget)
+                    found.append(location)
+                    if as_json:
+                        print(json.dumps(location.to_json(), ensure_ascii=False))
+                    else:
+                        print_location(location, Console())
+        finally:
+            await judge.close()
+
     try:
-        with progress(console) as bar:
-            row = bar.add_task("completions", total=config.budget * len(failed), unit="runs")
-            for number, trace in enumerate(failed, 1):
-                found.append(
-                    locate(trace, writer, tools, check=_check(config, judge), system=config.system,
-                           side_effects=config.side_effects, budget=config.budget, together=config.together,
-                           judge_error=config.judge_error, done=lambda: bar.advance(row))
-                )  # fmt: skip
-                bar.update(row, completed=number * config.budget)
+        asyncio.run(search())
     finally:
-        _write(found, config)
+        with _writing(config):
+            if found:
+                _write(found, config)
         console.print(_spent([writer.spent, judge.spent], config), markup=False, highlight=False)
-    for location in found:
-        if as_json:
-            print(json.dumps(location.to_json(), ensure_ascii=False))
-        else:
-            print_location(location, Console())
+    if not found:
+        raise UserError(refusals[-1])
+    for refusal in refusals:
+        console.print(f"left out: {refusal}", style="yellow", markup=False, highlight=False)
 
 
-def _check(config: LocateConfig, judge: Endpoint) -> Check | None:
-    if config.judge:
-        return by_judge(judge, config.judge)
-    return from_file(config.check) if config.check else by_answer(config.answer) if config.answer else None
+async def _located(
+    trace: Trace, config: LocateConfig, writer: Endpoint, check: Check | None, done: Callable[[], None]
+) -> Location:
+    tools = [tool for name in config.tools for tool in tools_from(name)]  # a state of their own for every trace
+    error = config.judge_error or (0.01 if config.judge else 0.001)
+    try:
+        return await locate_async(
+            trace, writer, tools, check=check, answer=config.answer or None, system=config.system,
+            side_effects=config.side_effects, budget=config.budget, together=config.together, judge_error=error,
+            done=done,
+        )  # fmt: skip
+    finally:
+        for tool in tools:
+            await tool.close()
 
 
 def _ask(traces: list[Trace], config: LocateConfig, yes: bool, console: Console) -> None:
     """Say what it may cost, and go on only if that is wanted."""
     reads = writes = calls = 0.0
     for trace in traces:
+        own = [len(json.dumps(message)) / 4 for message in trace.messages]  # tokens, about
+        before = [0.0, *itertools.accumulate(own)]
         turns = config.budget * (trace.tool_steps + 2) / 2  # completions start anywhere
-        tokens = lambda messages: len(json.dumps(messages)) / 4  # noqa: E731  # about
         calls += turns
-        reads += turns * statistics.mean(tokens(trace.messages[:start]) for start, _ in trace.steps)
-        writes += turns * statistics.mean(tokens(trace.messages[start]) for start, _ in trace.steps)
+        reads += turns * statistics.mean(before[start] for start, _ in trace.steps)
+        writes += turns * statistics.mean(own[start] for start, _ in trace.steps)
+        if config.judge:
+            calls += config.budget + 1
+            reads += (config.budget + 1) * before[-1]
+            writes += (config.budget + 1) * 50
     console.print(
         f"{len(traces)} failed run{'s' * (len(traces) > 1)}, at most {config.budget} completions each: about "
         f"{calls:,.0f} calls that read {reads:,.0f} tokens and write {writes:,.0f}{_money(reads, writes, config)}; "
@@ -121,7 +165,11 @@ def _ask(traces: list[Trace], config: LocateConfig, yes: bool, console: Console)
         return
     if not sys.stdin.isatty():
         raise UserError("nobody can be asked whether to spend that; say --yes.")
-    if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        wanted = input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        wanted = False
+    if not wanted:
         raise UserError("nothing was spent.")
 
 
@@ -138,11 +186,19 @@ def _spent(spent: list[Spent], config: LocateConfig) -> str:
     )
 
 
+@contextmanager
+def _writing(config: LocateConfig) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or config.html or config.dpo or config.trees
+        raise UserError(f"{where} can't be written ({error.strerror}); give another path.") from error
+
+
 def _write(found: list[Location], config: LocateConfig) -> None:
     if config.html:
         write_page(found, config.html)
     if config.dpo:
         save_pairs([pair for location in found for pair in location.pairs()], config.dpo)
     if config.trees:
-        config.trees.mkdir(parents=True, exist_ok=True)
-        save_trees([location.tree for location in found], config.trees / "located.jsonl.gz")
+        save_trees([location.tree for location in found], config.trees / TREES)

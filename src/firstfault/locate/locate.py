@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from firstfault.cache import write_whole
 from firstfault.errors import UserError
 from firstfault.localize import Posterior, localize
 from firstfault.locate.check import Check, by_answer, by_function
 from firstfault.locate.endpoint import Message
 from firstfault.locate.resume import Recorded, Resumptions, Writer, recorded_calls
 from firstfault.tools import FunctionTool, Session, Tool
+from firstfault.tools.arguments import Schema
 from firstfault.traces import Trace
 from firstfault.tree import Node, Tree, Verdict
 
@@ -63,6 +65,11 @@ class Location:
         return self.verdict.step if self.verdict.step <= self.verdict.steps else None
 
     @property
+    def is_found(self) -> bool:
+        """Whether there is such a step, and it is more likely than not."""
+        return self.verdict.marked
+
+    @property
     def at_fault(self) -> Message | None:
         """What the agent wrote in that step."""
         return self.trace.messages[self.trace.steps[self.step - 1][0]] if self.step else None
@@ -86,10 +93,10 @@ class Location:
 
     def pairs(self) -> list[dict[str, Any]]:
         """Preference pairs at the step at fault, in TRL's conversational form."""
-        if self.step is None:
+        if not self.is_found:
             return []
         tools = {"tools": self.trace.tools} if self.trace.tools else {}
-        prompt = self.trace.prefix(self.step - 1)
+        prompt = self.trace.messages[: self.trace.steps[self.step - 1][0]]
         return [{"prompt": prompt, "chosen": [m], "rejected": [self.at_fault], **tools} for m in self.instead]
 
     def to_json(self) -> dict[str, Any]:
@@ -109,7 +116,16 @@ class Location:
         }
 
 
-def locate(
+def locate(trace: Trace, writer: Writer, tools: Sequence[Callable[..., Any] | Tool] = (), **options: Any) -> Location:
+    """Find the first irrecoverable step of a failed run, by completions from its steps. See `locate_async`."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(locate_async(trace, writer, tools, **options))
+    raise UserError("locate() can't run inside a running event loop, such as a notebook's; await locate_async(...).")
+
+
+async def locate_async(
     trace: Trace,
     writer: Writer,
     tools: Sequence[Callable[..., Any] | Tool] = (),
@@ -130,9 +146,10 @@ def locate(
     Args:
         trace: the run, see `traces.read_traces`.
         writer: what writes the agent's messages, such as `Endpoint("my-model", "http://localhost:8000/v1")`.
-        tools: functions with a docstring and type hints, or `Tool`s; called live, in the state the run had.
-        check: whether the run of these messages is a success. Without it, `answer` or the trace's own has to stand in
-            the last message.
+        tools: functions with a docstring and type hints, or `Tool`s in the state in which the run began; called live,
+            in copies of that state.
+        check: whether the run of these messages is a success: a number of at least 0.5, or True; may be async. Without
+            it, `answer` or the trace's own has to stand in the last message.
         system: the agent's system message, where the trace has none.
         side_effects: functions that are never called: they answer what the record has.
         budget: completions.
@@ -145,17 +162,42 @@ def locate(
     Raises:
         UserError: if the run can't be taken up as it was, or was a success.
     """
-    if system and trace.messages[0]["role"] != "system":
-        trace = replace(trace, messages=[{"role": "system", "content": system}, *trace.messages])
-    return asyncio.run(
-        _locate(trace, writer, tools, _check(trace, check, answer), side_effects, budget, together, judge_error,
-                max_steps, tool_timeout, done)
-    )  # fmt: skip
+    trace = _complete(trace, system)
+    made = [tool if isinstance(tool, Tool) else FunctionTool(tool) for tool in tools]
+    session = Session(_tools(trace, made, side_effects), timeout=tool_timeout, max_output=1_000_000)
+    judged = by_function(check) if check is not None else _by_answer(trace, answer)
+    resumed = Resumptions(trace, writer, session, judged, budget, max_steps=max_steps, done=done)
+    try:
+        async with resumed:
+            if resumed.failed.success:
+                raise UserError(f"the check says that the run of trace {trace.id} is a success; give one that failed.")
+            search = Posterior(trace.tool_steps, leak=judge_error)
+            [verdict] = await localize({resumed.failed: search}, resumed, together=together)
+            return _location(resumed, verdict)
+    finally:
+        await writer.close()
 
 
-def _check(trace: Trace, check: Any, answer: str | None) -> Check:
-    if check is not None:
-        return by_function(check)
+def _complete(trace: Trace, system: str) -> Trace:
+    """The trace with its system message.
+
+    Raises:
+        UserError: if it is not one request and what the agent made of it.
+    """
+    if system and trace.messages[0]["role"] == "system":
+        raise UserError(f"trace {trace.id} has a system message; leave out --system.")
+    expected = len(trace.prefix(0))
+    for number, (start, end) in enumerate(trace.steps, 1):
+        if start != expected:
+            raise UserError(
+                f"trace {trace.id} has messages of the {trace.messages[expected]['role']} between its steps "
+                f"{number - 1} and {number}, which a completion would not meet; give runs that follow one request."
+            )
+        expected = end
+    return replace(trace, messages=[{"role": "system", "content": system}, *trace.messages]) if system else trace
+
+
+def _by_answer(trace: Trace, answer: str | None) -> Check:
     expected = answer if answer is not None else trace.answer
     if expected is None:
         raise UserError(
@@ -165,64 +207,68 @@ def _check(trace: Trace, check: Any, answer: str | None) -> Check:
     return by_answer(expected)
 
 
-async def _locate(
-    trace: Trace, writer: Writer, tools: Sequence[Any], check: Check, side_effects: Sequence[str], budget: int,
-    together: int, judge_error: float, max_steps: int | None, tool_timeout: float, done: Callable[[], None],
-) -> Location:  # fmt: skip
-    made = [tool if isinstance(tool, Tool) else FunctionTool(tool) for tool in tools]
-    session = Session(_tools(trace, made, side_effects), timeout=tool_timeout, max_output=1_000_000)
-    resumed = Resumptions(trace, writer, session, check, budget, max_steps=max_steps, done=done)
-    try:
-        async with resumed:
-            if resumed.failed.success:
-                raise UserError(f"the check says that the run of trace {trace.id} is a success; give one that failed.")
-            search = Posterior(trace.tool_steps, leak=judge_error)
-            [verdict] = await localize({resumed.failed: search}, resumed, together=together)
-            return _location(resumed, verdict)
-    finally:
-        await session.close()
-        await writer.close()
-
-
 def _tools(trace: Trace, tools: Sequence[Tool], side_effects: Sequence[str]) -> list[Tool]:
-    """The live tools, and one that answers for those which must not be called.
+    """The live tools, and one that answers in the place of the functions that must not be called.
 
     Raises:
-        UserError: if the record calls a function that there is not.
+        UserError: if the record calls a function that there is not, or `side_effects` has one that nobody knows.
     """
-    live = [tool for tool in tools if not any(s["function"]["name"] in side_effects for s in tool.schemas)]
-    there = {schema["function"]["name"] for tool in live for schema in tool.schemas} | set(side_effects)
-    for name, *_ in recorded_calls(trace):
-        if name not in there:
-            raise UserError(
-                f"trace {trace.id} calls {name!r}, which is none of the tools ({', '.join(sorted(there)) or 'none'}); "
-                f"give it with --tools, or answer it from the record with --side-effects {name}."
-            )
-    return [*live, Recorded(trace, list(side_effects))] if side_effects else live
+    live = {schema["function"]["name"]: schema for tool in tools for schema in tool.schemas}
+    told = {schema["function"]["name"]: schema for schema in trace.tools or []}
+    called = {name for name, *_ in recorded_calls(trace)}
+    for name in side_effects:
+        if name not in live and name not in told and name not in called:
+            raise UserError(f"side effects {name!r}: neither the tools nor trace {trace.id} have such a function.")
+    for name in sorted(called - set(live) - set(side_effects)):
+        raise UserError(
+            f"trace {trace.id} calls {name!r}, which is none of the tools ({', '.join(sorted(live)) or 'none'}); give "
+            f"it with --tools, or answer it from the record with --side-effects {name}."
+        )
+    recorded = [live.get(name) or told.get(name) or _unknown(name) for name in side_effects]
+    return [*tools, Recorded(trace, recorded)]  # of two functions of a name, a session takes the last
+
+
+def _unknown(name: str) -> Schema:
+    parameters = {"type": "object", "properties": {}, "additionalProperties": True}
+    return {"type": "function", "function": {"name": name, "description": "", "parameters": parameters}}
 
 
 def _location(resumed: Resumptions, verdict: Verdict) -> Location:
-    tree, run = resumed.tree, resumed.failed.steps
+    tree, record = resumed.tree, resumed.failed.path
     verdict.marked = verdict.finished and verdict.step <= verdict.steps
     tree.verdicts.append(verdict)
-    completions: dict[Node, list[Node]] = {node: [] for node in run[:-1]}
+    completions: dict[Node, list[Node]] = {node: [] for node in record[:-1]}
     for leaf in tree.leaves:
         if leaf.rollout:
             completions[leaf.anchor].append(leaf)
     curve = [Point(n.depth, len(c), sum(leaf.success for leaf in c)) for n, c in completions.items() if c]
     instead: list[Message] = []
-    if verdict.step <= verdict.steps:
-        run[verdict.step - 1].critical = verdict.marked
-        before = run[verdict.step - 1].parent
+    if verdict.marked:
+        record[verdict.step].critical = True
+        before = record[verdict.step - 1]
         said = len(resumed.messages(before))
-        for leaf in completions.get(before, []):
+        known = [_act(resumed.messages(record[verdict.step])[said])]
+        for leaf in completions[before]:
             message = resumed.messages(leaf)[said]
-            if leaf.success and message not in instead:
+            if leaf.success and _act(message) not in known:
+                known.append(_act(message))
                 instead.append(message)
     return Location(resumed.trace, verdict, tree, curve, instead)
 
 
+def _act(message: Message) -> tuple[str, list[Any]]:
+    """What a message does, whatever ids its calls have."""
+    calls = [call["function"] for call in message.get("tool_calls", ())]
+    return message["content"], [(call["name"], _arguments(call["arguments"])) for call in calls]
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def save_pairs(pairs: Sequence[dict[str, Any]], path: Path) -> None:
     """A pair a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
+    write_whole(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))

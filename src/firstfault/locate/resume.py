@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import copy
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from firstfault.agent.calls import check_call
 from firstfault.agent.rollouts import side_by_side
 from firstfault.errors import UserError
-from firstfault.locate.endpoint import Message
+from firstfault.locate.endpoint import Message, Refused
 from firstfault.tools.arguments import Schema
-from firstfault.tools.base import Observation, ReplayError, Session, Tool
+from firstfault.tools.base import ReplayError, Session, Tool
 from firstfault.traces import Trace
 from firstfault.tree import Call, Node, Task, Tree
 
@@ -34,41 +36,51 @@ class Writer(Protocol):
 
 
 class Recorded(Tool):
-    """Functions that are never called: they answer what the record has.
+    """Functions that are never called: they answer what the record has, in its order.
 
-    A call that the record has not, with other arguments, gets the answer to the last recorded call of the function.
+    A call with other arguments than any in the record gets the last answer of the function.
     """
 
     keeps_time = True
 
-    def __init__(self, trace: Trace, names: Sequence[str]):
-        known = {tool["function"]["name"]: tool for tool in trace.tools or []}
-        self.schemas = [known.get(name) or _open(name) for name in names]
-        self._answers: dict[tuple[str, str], str] = {}
+    def __init__(self, trace: Trace, schemas: Sequence[Schema]):
+        self.schemas = schemas
+        self._answers: dict[tuple[str, str], list[str]] = defaultdict(list)
         self._last: dict[str, str] = {}
+        self._given: Counter[tuple[str, str]] = Counter()
         for name, arguments, output in recorded_calls(trace):
-            self._answers[name, json.dumps(arguments, sort_keys=True)] = self._last[name] = output
+            self._answers[name, _key(arguments)].append(output)
+            self._last[name] = output
 
-    def check(self, schema: dict[str, Any], arguments: Any) -> str | None:
+    def check(self, schema: Schema, arguments: Any) -> str | None:
         return None  # the record's own calls need not fit what it says of its tools
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
-        return self._answers.get((name, json.dumps(arguments, sort_keys=True)), self._last.get(name, "done"))
+        asked = name, _key(arguments)
+        answers = self._answers.get(asked) or [self._last.get(name, "done")]
+        self._given[asked] += 1
+        return answers[min(self._given[asked], len(answers)) - 1]
+
+    def fork(self) -> Recorded:
+        forked = copy.copy(self)
+        forked._given = self._given.copy()
+        return forked
 
 
-def _open(name: str) -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+def _key(arguments: Any) -> str:
+    return json.dumps(arguments, sort_keys=True)
 
 
 def recorded_calls(trace: Trace) -> list[tuple[str, dict[str, Any], str]]:
     """Name, arguments and output of every call of a trace that has an output."""
-    outputs = {m["tool_call_id"]: m["content"] for m in trace.messages if m["role"] == "tool"}
-    calls = [call for message in trace.messages for call in message.get("tool_calls", ())]
-    return [
-        (call["function"]["name"], json.loads(call["function"]["arguments"]), outputs[call["id"]])
-        for call in calls
-        if call["id"] in outputs
-    ]
+    found = []
+    for start, end in trace.steps:
+        outputs = {message["tool_call_id"]: message["content"] for message in trace.messages[start + 1 : end]}
+        for call in trace.messages[start].get("tool_calls", ()):
+            if call["id"] in outputs:
+                arguments = json.loads(call["function"]["arguments"])
+                found.append((call["function"]["name"], arguments, outputs[call["id"]]))
+    return found
 
 
 class Resumptions:
@@ -80,7 +92,7 @@ class Resumptions:
     Args:
         trace: the run.
         writer: asked for the agent's messages.
-        session: the tools, in the state in which the run began.
+        session: the tools, in the state in which the run began; it is forked, and stays the caller's.
         check: whether the run of these messages is a success.
         budget: completions.
         max_steps: most steps of a run; by default twice those of the record and ten more.
@@ -101,7 +113,9 @@ class Resumptions:
         self.budget, self.spent = budget, 0
         self.max_steps = max_steps or 2 * len(trace.steps) + 10
         told = {tool["function"]["name"]: tool for tool in trace.tools or []}  # what the agent had read of its tools
-        self.schemas = [told.get(name, schema) for name, (_, schema) in session.functions.items()]
+        there = {name: schema for name, (_, schema) in session.functions.items()}
+        self.schemas = [told[name] for name in told if name in there]
+        self.schemas += [schema for name, schema in there.items() if name not in told]
         self.tree = Tree(Task(trace.question, trace.answer or "", id=trace.id), prompt=[])
         self._done = done
         self._messages: dict[Node, list[Message]] = {self.tree.root: trace.prefix(0)}
@@ -147,7 +161,15 @@ class Resumptions:
 
     async def _step(self, node: Node, session: Session, rollout: int, sample: tuple[int, int]) -> Node:
         before = self._messages[node]
-        message = await self.writer.complete(before, self.schemas, sample)
+        try:
+            message = await self.writer.complete(before, self.schemas, sample)
+        except Refused as reason:
+            if node.rollout == 0:  # of messages that the record has: it will refuse whatever comes
+                raise UserError(f"{reason}; give the endpoint of the agent's own model.") from reason
+            node.end = "context"  # the completion has written what its own model does not take
+            await self._judge(node)
+            return node
+        cut = message.pop("cut", False)
         step = self.tree.add(node, rollout=rollout, text=message["content"])
         said = [*before, message]
         for call in message.get("tool_calls", ()):
@@ -155,52 +177,60 @@ class Resumptions:
             step.calls.append(seen)
             said.append({"role": "tool", "tool_call_id": call["id"], "content": seen.output})
         self._messages[step] = said
-        if not step.calls or step.depth == self.max_steps:
-            await self._end(step)
+        if not step.calls:
+            step.end, step.answer = ("max_tokens", None) if cut else ("answer", step.text)
+        elif step.depth >= self.max_steps:
+            step.end = "max_steps"
+        if step.is_leaf:
+            await self._judge(step)
         return step
 
-    async def _end(self, step: Node) -> None:
-        step.end = "max_steps" if step.calls else "answer"
-        step.answer = step.text if step.end == "answer" else None
-        step.success = await self.check(self._messages[step])
-        step.reward = float(step.success)
+    async def _judge(self, leaf: Node) -> None:
+        leaf.success = await self.check(copy.deepcopy(self._messages[leaf]))
+        leaf.reward = float(leaf.success)
 
     async def __aenter__(self) -> Resumptions:
-        self._sessions[self.tree.root] = self.session.fork()
-        node, live = self.tree.root, self.session.fork()
+        live = self.session.fork()
         try:
-            for number in range(1, self.trace.tool_steps + 1):
-                node = await self._again(node, number, live)
+            node = self.tree.root
+            self._sessions[node] = live.fork()
+            for start, end in self.trace.steps[: self.trace.tool_steps]:
+                node = await self._again(node, start, end, live)
                 self._sessions[node] = live.fork()
+            await self._end_of_record(node)
+        except BaseException:
+            await self.__aexit__()
+            raise
         finally:
             await live.close()
-        rest = self.trace.messages[len(self._messages[node]) :]
-        last = self.tree.add(node, rollout=0, text=rest[0]["content"] if rest else "")
-        self._messages[last] = self.trace.messages
-        unmade = [call["function"]["name"] for message in rest for call in message.get("tool_calls", ())]
-        last.calls = [Call(name, {}, failed="not made") for name in unmade]
-        await self._end(last)
-        last.end = "answer" if rest and not last.calls else "max_steps"
         return self
 
-    async def _again(self, node: Node, number: int, session: Session) -> Node:
+    async def _again(self, node: Node, start: int, end: int, session: Session) -> Node:
         """A step of the record, its calls made again and their outputs compared."""
-        said = self.trace.prefix(number)
-        start = len(self._messages[node])
-        step = self.tree.add(node, rollout=0, text=said[start]["content"])
-        outputs = {m["tool_call_id"]: m["content"] for m in said[start + 1 :]}
-        for call in said[start]["tool_calls"]:
+        message = self.trace.messages[start]
+        step = self.tree.add(node, rollout=0, text=message["content"])
+        outputs = {answer["tool_call_id"]: answer["content"] for answer in self.trace.messages[start + 1 : end]}
+        for call in message["tool_calls"]:
             seen = await _call(session, call)
             recorded = outputs[call["id"]]
             if not same_output(seen, recorded):
                 raise UserError(
-                    f"trace {self.trace.id}, step {number}: {seen.name} gives {_short(seen.output)} now, and gave "
+                    f"trace {self.trace.id}, step {step.depth}: {seen.name} gives {_short(seen.output)} now, and gave "
                     f"{_short(recorded)} in the record, so the run can't be taken up there; bring its tools to the "
                     f"state they had, or answer it from the record with --side-effects {seen.name}."
                 )
             step.calls.append(Call(seen.name, seen.arguments, recorded, seen.failed))
-        self._messages[step] = said
+        self._messages[step] = self.trace.messages[:end]
         return step
+
+    async def _end_of_record(self, node: Node) -> None:
+        rest = self.trace.messages[len(self._messages[node]) :]
+        last = self.tree.add(node, rollout=0, text=rest[0]["content"] if rest else "")
+        unmade = [call["function"]["name"] for message in rest for call in message.get("tool_calls", ())]
+        last.calls = [Call(name, {}, failed="not made") for name in unmade]
+        last.end, last.answer = ("answer", last.text) if rest and not unmade else ("max_steps", None)
+        self._messages[last] = self.trace.messages
+        await self._judge(last)
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
@@ -210,27 +240,30 @@ async def _call(session: Session, call: dict[str, Any]) -> Call:
     parsed = check_call(call)
     if parsed.error:
         return Call(parsed.name, parsed.arguments, output=f"Error: {parsed.error}", failed="malformed")
-    seen: Observation = await session.call(parsed.name, parsed.arguments)
+    seen = await session.call(parsed.name, parsed.arguments)
     return Call(parsed.name, parsed.arguments, output=seen.text, failed=seen.failed)
 
 
+SAYS_ERROR = re.compile(r"\W*(an |the )?(\w+ )?\w*(error|exception|traceback|failed|failure)\b", re.IGNORECASE)
+
+
 def same_output(seen: Call, recorded: str) -> bool:
-    """Whether a call gave what the record has, as text or as JSON; frameworks word errors each in their way.
+    """Whether a call gave what the record has, as text or as a value; frameworks word errors each in their way.
 
     >>> [same_output(Call("f", {}, output), '{"a": 1}') for output in ("{'a': 1}", ' {"a":1}', "{'a': 2}")]
     [True, True, False]
     """
     if seen.failed:
-        return "error" in recorded.lower() or seen.output.strip() == recorded.strip()
+        return bool(SAYS_ERROR.match(recorded)) or seen.output.strip() == recorded.strip()
     return seen.output.strip() == recorded.strip() or _value(seen.output) == _value(recorded)
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> str:
     """What a tool's output stands for: frameworks write values as JSON, or as Python prints them."""
     for read in (json.loads, ast.literal_eval):
         try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return json.dumps(read(text), sort_keys=True)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
     return text.strip()
 

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from firstfault.cache import write_whole
 from firstfault.locate.check import transcript
 from firstfault.locate.endpoint import Message
 from firstfault.locate.locate import Location, Point
@@ -21,15 +22,22 @@ def said(message: Message | None) -> str:
     return transcript([message]).replace("[assistant] ", "").replace("[assistant calls ", "[calls ") if message else ""
 
 
+def harmless(text: str, longest: int = 1200) -> str:
+    """Text for a terminal, whatever a model or a tool wrote."""
+    text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    return escape(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
 def recovery(location: Location) -> Table:
     """A row for every step: what completions after it did, and how surely the run was lost by then."""
     table = Table("after step", "completions", "succeed", "95 % interval", "", "lost by then", box=None)
     points = {point.step: point for point in location.curve}
-    for step, lost in enumerate(location.verdict.weights, 1):
+    lost_by = dict(enumerate(location.verdict.weights, 1))
+    for step in sorted({*points, *lost_by}):
         point = points.get(step)
-        mark = " ◀" if step == location.step and location.verdict.marked else ""
+        mark = " ◀" if step == location.step and location.is_found else ""
         row = (str(point.tries), f"{point.share:.2f}", _interval(point), _bar(point)) if point else ("",) * 4
-        table.add_row(f"{step}{mark}", *row, f"{lost:.2f}")
+        table.add_row(f"{step}{mark}" if step else "start", *row, f"{lost_by[step]:.2f}" if step else "")
     return table
 
 
@@ -49,15 +57,16 @@ def shown(location: Location, alternatives: int = 3) -> RenderableType:
     if location.instead:
         beside = Table(f"step {location.step} as it was", "a run that recovered", show_lines=True, expand=True)
         for number, message in enumerate(location.instead[:alternatives]):
-            beside.add_row(escape(said(location.at_fault)) if not number else "", escape(said(message)))
+            beside.add_row(harmless(said(location.at_fault)) if not number else "", harmless(said(message)))
         parts.append(beside)
     elif location.step:
-        parts.append(Panel(escape(said(location.at_fault)), title=f"step {location.step} as it was"))
+        parts.append(Panel(harmless(said(location.at_fault)), title=f"step {location.step} as it was"))
     return Group(*parts)
 
 
 def print_location(location: Location, console: Console) -> None:
-    console.print(f"trace {location.trace.id} ({location.trace.source})", style="dim", highlight=False, markup=False)
+    name = harmless(f"trace {location.trace.id} ({location.trace.source})", 80)
+    console.print(name, style="dim", highlight=False)
     console.print(shown(location))
 
 
@@ -67,5 +76,4 @@ def write_page(locations: list[Location], path: Path) -> None:
     page = environment.get_template("location.html.j2").render(
         locations=locations, said=said, points=lambda location: {point.step: point for point in location.curve}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
