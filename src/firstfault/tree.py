@@ -355,7 +355,8 @@ def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
         line.append(f" after step {probe.step} {probe.successes}/{probe.tries},", style="dim")
     found = f"first fault at step {verdict.step}" if verdict.step <= verdict.steps else "no step is irrecoverable"
     line.append(f" → {found}")
-    line.append("" if verdict.finished else " (cut off by the budget)", style="dim")
+    line.append("" if verdict.probability is None else f" (probability {verdict.probability:.2f})", style="dim")
+    line.append("" if verdict.finished else " (without an answer to rely on)", style="dim")
     line.append("" if verdict.marked else " (not used)", style="dim")
     return line
 

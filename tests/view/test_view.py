@@ -14,12 +14,13 @@ from hostile import grow, hostile_run
 
 from firstfault.cli import main
 from firstfault.errors import UserError
+from firstfault.intervals import wilson
 from firstfault.methods import ELPO
 from firstfault.training.metrics import METRICS
 from firstfault.tree import Task, Term, Tree, independent_runs, save_trees
 from firstfault.view import Recording, write_page
 from firstfault.view.credit import as_written, credit_by, summed
-from firstfault.view.data import Words, decoder, events, payload, pieces, plain, summary, wilson
+from firstfault.view.data import Words, decoder, events, payload, pieces, plain, summary
 from firstfault.view.server import Server
 
 
@@ -232,7 +233,7 @@ def test_tokens_are_shown_by_the_tokenizer_of_a_checkpoint(run, tiny_policy):
     ("{run} --credit elpo elpo", "one method twice"),
     ("{run} --credit elpo ppo --html {run}/x.html", "needs a critic's values"),
     ("{run} --credit elpo", "expected 2 arguments"),
-    ("{run} --html {run}/none/x.html", "can't be written"),
+    ("{run} --html {run}/config.toml/x.html", "can't be written"),
     ("{run} --port 99999 --no-browser", "can't be had"),
     ("{run} --port many", "invalid int value"),
 ])  # fmt: skip

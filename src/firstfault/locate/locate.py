@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from firstfault.cache import write_whole
 from firstfault.errors import UserError
+from firstfault.intervals import wilson
 from firstfault.localize import Posterior, localize
 from firstfault.locate.check import Check, by_answer, by_function
 from firstfault.locate.endpoint import Message
@@ -36,13 +36,7 @@ class Point:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """
-        >>> [round(end, 2) for end in Point(3, 4, 0).interval], [round(end, 2) for end in Point(3, 4, 2).interval]
-        ([0.0, 0.49], [0.15, 0.85])
-        """
-        n, p, z = self.tries, self.share, 1.96
-        middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
+        return wilson(self.share, self.tries)
 
 
 @dataclass

@@ -8,23 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from firstfault.intervals import wilson
 from firstfault.report.layout import is_probe
 from firstfault.report.text import clean, shorten
 from firstfault.tree import Call, Node, Tree
 
-Z95 = 1.96
 Decode = Callable[[tuple[int, ...]], str]
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of n samples (Wilson's).
-
-    >>> [round(bound, 3) for bound in wilson(0.5, 4)]
-    [0.15, 0.85]
-    """
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(max(0.0, share * (1 - share) / n + Z95**2 / (4 * n * n)))
-    return max(0.0, round(centre - half, 6)), min(1.0, round(centre + half, 6))
 
 
 class Words:

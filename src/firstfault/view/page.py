@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from firstfault.cache import write_whole
 from firstfault.errors import UserError
 from firstfault.view.recording import Recording
 
@@ -41,10 +42,8 @@ def page(data: Iterable[str] = (), connect: str = "'none'") -> tuple[str, str]:
 def write_page(recording: Recording, path: Path) -> None:
     """Write a page that holds all it shows. The file appears whole or not at all."""
     text, _ = page(_blocks(recording))
-    partial = path.with_name(path.name + ".part")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error}); give a file in a folder that can be.") from error
 

@@ -166,7 +166,8 @@ class Detail {
       const found = verdict.step > verdict.steps ? "no step is irrecoverable" : "first fault at step ";
       const rows = verdict.probes.map((probe) => h("tr", {}, h("th", {}, "after step ", this.link(verdict.path[probe.step], String(probe.step))),
         h("td", {}, `${probe.successes} of ${probe.tries} succeed`)));
-      const state = [verdict.finished ? "" : "cut off by the budget", verdict.marked ? "" : "not used by the method"].filter(Boolean).join(", ");
+      const sure = verdict.probability === null ? "" : `probability ${verdict.probability.toFixed(2)}`;
+      const state = [sure, verdict.finished ? "" : "without an answer to rely on", verdict.marked ? "" : "not used by the method"].filter(Boolean).join(", ");
       return [h("h3", {}, `Search ${i + 1} on run ${model.nodes[verdict.leaf].rollout}`), h("table", {}, h("tbody", {}, rows)),
         h("p", {}, "→ ", found, verdict.step > verdict.steps ? "" : this.link(verdict.path[verdict.step], String(verdict.step)), state ? ` (${state})` : "")];
     });

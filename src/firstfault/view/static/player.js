@@ -30,7 +30,7 @@ class Player {
     if (event.verdict !== undefined) {
       const verdict = data.verdicts[event.verdict];
       const found = verdict.step > verdict.steps ? "no step is irrecoverable" : `the first fault is step ${verdict.step}`;
-      return `search ${event.verdict + 1} ends: ${found}${verdict.finished ? "" : " (cut off by the budget)"}`;
+      return `search ${event.verdict + 1} ends: ${found}${verdict.finished ? "" : " (without an answer to rely on)"}`;
     }
     const leaf = event.leaf === undefined ? null : nodes[event.leaf];
     const result = leaf ? OUTCOMES[outcome(leaf)] : "was not finished";
