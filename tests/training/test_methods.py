@@ -20,6 +20,17 @@ def test_a_method_trains_from_the_command_line(name, flags, tmp_path, capsys):
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])["iteration"] == 1
 
 
+@pytest.mark.parametrize("search", ["verified", "filled", "posterior", "random"])
+def test_elpo_trains_with_every_search(search, flags, tmp_path):
+    folder = tmp_path / "run"
+    options = ["--method", "elpo", "--method.rollouts", "12", "--method.search", search]
+    assert main(["train", *flags, *options, "--run-dir", str(folder)]) == 0
+    trees = [tree for iteration in (1, 2) for tree in load_trees(RunFolder(folder).trees(iteration))]
+    verdicts = [verdict for tree in trees for verdict in tree.verdicts]
+    assert verdicts and all(len(verdict.weights) == verdict.steps for verdict in verdicts)
+    assert all((verdict.probability is None) == (search != "posterior") for verdict in verdicts)
+
+
 @pytest.mark.parametrize("name", ["grpo", "ppo", "aepo", "vineppo"])
 def test_the_kl_term_is_measured_against_the_first_policy(name, flags, tmp_path):
     folder = tmp_path / "run"
