@@ -33,6 +33,7 @@ OPTIONS = {  # a task here takes 4 to 12 calls, more than these methods allow at
 RUNS = {name: (name, OPTIONS.get(name, "")) for name in METHODS} | {  # and what some need to learn here
     "corpo, R_min 0.2": ("corpo", " --method.reward-min 0.2"),
     "astarpo, β₁ 5": ("astarpo", " --method.beta-1 5"),
+    "vineppo, 82 rollouts": ("vineppo", " --method.rollouts 82"),
     "rebel, η 1": ("rebel", " --method.eta 1"),
 }
 RECORD = RESULTS / "methods.json"

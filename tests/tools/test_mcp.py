@@ -305,8 +305,10 @@ def test_no_server_outlives_its_session(tmp_path, started):
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, signal, sys
 from firstfault.tools import MCPTool
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts tests in the background may have it ignored
 
 async def main():
     tool = MCPTool(sys.argv[1])
