@@ -53,7 +53,9 @@ def start(flags: list[str], tmp_path: Path) -> Callable[..., subprocess.Popen]:
     """`start(name, *more flags)`: such a run in a process of its own, that would never end by itself."""
 
     def run(name: str, *more: str) -> subprocess.Popen:
-        program = "import sys; from firstfault.cli import main; sys.exit(main())"
+        # who starts tests in the background may have interrupts ignored on arrival
+        program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        program += "; from firstfault.cli import main; sys.exit(main())"
         arguments = [*flags, *METHODS["elpo"], "--steps", "100000", "--run-dir", str(tmp_path / name), *more]
         return subprocess.Popen(
             [sys.executable, "-c", program, "train", *arguments], stderr=subprocess.PIPE, text=True,
