@@ -72,13 +72,13 @@ def render(cells: list[dict]) -> str:
         "were spent; all count, also what is sampled only to know values or to be kept out.",
         "",
         "Three methods need something else than their published setting and this budget. The policy starts below "
-        "CoRPO's threshold, so that nearly everything is pushed down by half and its entropy only rises: with R_min at "
-        "the starting success it learns. VinePPO spends sixteen rollouts on the values of one or two runs: it needs its "
-        "82. A*-PO compares with what the best policy near the reference would get, which is more than this one gets, "
-        "and has neither ratio nor clip: most runs are pushed down, the more the worse the policy gets, and it "
-        "collapses. Tried without success: β₁ = 5, β₂ = 0.1, β₁ = β₂ = 0.25, one epoch (28 and 112 updates), one "
-        "update a batch (56), three times the learning rate. Only a β₂ of 0.5, which holds it near the reference, "
-        "keeps it from collapsing.",
+        "CoRPO's threshold, so that nearly everything is pushed down by half and its entropy only rises: with R_min "
+        "at the starting success it learns. VinePPO spends sixteen rollouts on the values of one or two runs, and "
+        "needs its 82. A*-PO compares with what the best policy near the reference would get, which is more than this"
+        " one gets, and has neither ratio nor clip: most runs are pushed down, the more the worse the policy gets, "
+        "and it collapses. Tried without success: β₁ = 5, β₂ = 0.1, β₁ = β₂ = 0.25, one epoch (28 and 112 updates), "
+        "one update a batch (56), three times the learning rate. Only a β₂ of 0.5, which holds it near the reference,"
+        " keeps it from collapsing.",
         "",
         "Minutes are those of exploring and updating, on a machine that had other work to do as well.",
         "",
