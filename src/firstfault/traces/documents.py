@@ -127,7 +127,7 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, data: bytes) -> b
     try:
         import zstandard
     except ImportError as error:
-        raise ValueError("it needs `pip install zstandard`, or Python 3.14") from error
+        raise ValueError("it needs `pip install zstandard` (the extra locate has it), or Python 3.14") from error
     # the member's own header: 30 bytes, the last 4 of which are the lengths of a name and a field behind it
     lengths = data[info.header_offset + 26 : info.header_offset + 30]
     start = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
