@@ -47,8 +47,7 @@ function label(node) {
   if (!node.parent) return "prompt";
   if (node.calls?.length) {
     const [call] = node.calls;
-    const name = call.name === "python" ? "" : `${call.name} `; // code speaks for itself
-    return `${name}${Object.values(call.arguments).join(", ")}${node.calls.length > 1 ? ` +${node.calls.length - 1}` : ""}`;
+    return `${node.named ? `${call.name} ` : ""}${Object.values(call.arguments).join(", ")}${node.calls.length > 1 ? ` +${node.calls.length - 1}` : ""}`;
   }
   if (node.answer === undefined) return node.text ?? "";
   return `= ${String(node.answer).replace(/^\\boxed\{(.*)\}$/su, "$1")}`;

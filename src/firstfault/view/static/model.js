@@ -3,7 +3,9 @@
 class Model {
   constructor(data) {
     this.data = data;
-    this.nodes = data.nodes.map((node, index) => ({ ...node, index, children: [] }));
+    const functions = new Set(data.nodes.flatMap((node) => (node.calls ?? []).map((call) => call.name)));
+    const named = functions.size > 1; // where there is but one, calls need no name
+    this.nodes = data.nodes.map((node, index) => ({ ...node, index, named, children: [] }));
     for (const node of this.nodes) {
       node.parent = node.parent === null || node.parent === undefined ? null : this.nodes[node.parent];
       node.depth = node.parent ? node.parent.depth + 1 : 0;
