@@ -24,7 +24,7 @@ from firstfault.tree import Node, Tree, Verdict
 
 @dataclass
 class Point:
-    """What completions after `step` steps did; `low` to `high` is a 95 % interval of their success (Wilson)."""
+    """What completions after `step` steps did, and the 95 % `interval` of their success (Wilson)."""
 
     step: int
     tries: int
