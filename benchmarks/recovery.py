@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import string
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rich.console import Console
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.config import RunConfig, read_recipe, validated
 from firstfault.engines.transformers import TransformersEngine
+from firstfault.localize.search import agreement
 from firstfault.policy import load_policy
 from firstfault.tasks import TaskSource
 from firstfault.training.build import build_agent, build_tasks, run_tools
@@ -30,6 +32,7 @@ from firstfault.tree import Task, Tree
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "docs" / "results" / "recovery.jsonl"
 COMPLETIONS = 64
+DIGITS = string.digits + string.ascii_lowercase  # how many steps of the failed run a completion repeats
 
 
 def recorded() -> list[dict]:
@@ -46,11 +49,14 @@ async def recovery(agent: Agent, source: TaskSource, task: Task, number: int) ->
         [failed] = leaves
         prefixes = failed.path[:-1]
         ends = await rollouts.continue_all([node for node in prefixes for _ in range(COMPLETIONS)])
-        outcomes = {node: "".join(str(int(leaf.success)) for leaf in ends if leaf.anchor is node) for node in prefixes}
+        after = {node: [leaf for leaf in ends if leaf.anchor is node] for node in prefixes}
         return {
             "task": task.id,
             "first_wrong": source.first_wrong_step(task, failed),
-            "recovered": list(outcomes.values()),  # after 0, 1, .. K steps; an outcome a character
+            # after 0, 1, .. K steps; a character a completion
+            "recovered": ["".join(str(int(leaf.success)) for leaf in leaves) for leaves in after.values()],
+            "agreed": ["".join(DIGITS[agreement(failed, leaf)] for leaf in leaves) for leaves in after.values()],
+            "entropies": [[round(h, 3) for h in step.entropies] for step in failed.steps],
         }
 
 

@@ -22,6 +22,8 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from firstfault.text import one_line
+
 
 @dataclass
 class Task:
@@ -308,7 +310,7 @@ class Tree:
 
         Behind it a line a search, with its evidence.
         """
-        picture = RichTree(Text(_shorten(self.task.question), style="bold"))
+        picture = RichTree(Text(one_line(self.task.question, 72), style="bold"))
         drawn = {self.root: picture}
         for node in self.steps:
             drawn[node] = drawn[node.parent].add(_line(node))
@@ -333,11 +335,11 @@ def _line(node: Node) -> Text:
     style = "" if not node.is_leaf else "green" if node.success else "red"
     # of a step with calls, what is said before them; some models write nothing else than the call
     said = node.text if not node.calls else node.text.partition("<tool_call>")[0].partition("{")[0]
-    line = Text(_shorten(said, 40 if node.calls else 72), style=style)
+    line = Text(one_line(said, 40 if node.calls else 72), style=style)
     for call in node.calls:
         arguments = ", ".join(str(value) for value in call.arguments.values())
-        line.append(f" {_shorten(call.name, 24)}({_shorten(arguments, 40)})", style="dim")
-        line.append(f" → {_shorten(call.output, 24)}", style="yellow" if call.failed else "cyan")
+        line.append(f" {one_line(call.name, 24)}({one_line(arguments, 40)})", style="dim")
+        line.append(f" → {one_line(call.output, 24)}", style="yellow" if call.failed else "cyan")
     if node.is_leaf:
         line.append(f"  reward {node.reward:+.2f} ({node.end})", style=style)
     if node.terms:
@@ -359,12 +361,6 @@ def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
     line.append("" if verdict.finished else " (without an answer to rely on)", style="dim")
     line.append("" if verdict.marked else " (not used)", style="dim")
     return line
-
-
-def _shorten(text: str, width: int = 72) -> str:
-    """One line that is harmless to a terminal: it may hold whatever a model or a tool wrote."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split())[: width + 1])
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def save_trees(trees: Iterable[Tree], path: Path) -> None:

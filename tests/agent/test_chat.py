@@ -1,5 +1,6 @@
 """The codec against the published templates: what it writes is what they write, whatever is said."""
 
+import json
 import random
 import unicodedata
 
@@ -112,6 +113,31 @@ def test_no_output_question_or_name_adds_a_control_token(chats, template, output
     assert controls(chat.observe([], [output])) == controls(chat.observe([], ["42"]))
     told = chat.observe([], [(output, output), ("calc", output)])
     assert controls(told) == controls(chat.observe([], [("calc", "1"), ("calc", "2")]))
+
+
+@pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS.keys())
+@pytest.mark.parametrize("template", FAMILY)
+def test_a_conversation_of_somebody_else_is_what_the_template_renders(chats, template, output):
+    chat, tokenizer = chats[template]
+    call = {"id": "call00000", "type": "function", "function": {"name": "calc", "arguments": {"value": output}}}
+    told = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call00000", "name": "calc", "content": output},
+    ]
+    as_logged = {**call, "function": {**call["function"], "arguments": json.dumps({"value": output})}}
+    logged = [told[0], {**told[1], "tool_calls": [as_logged]}, {**told[2], "content": output}]
+    logged[2].pop("name")
+    tokens = chat.conversation(logged)
+    rendered = tokenizer.apply_chat_template(told, tools=[TOOL], add_generation_prompt=True, tokenize=False)
+    assert tokenizer.decode(tokens, clean_up_tokenization_spaces=False) == normalized(tokenizer, rendered)
+    control = {
+        i for i, t in tokenizer.added_tokens_decoder.items() if t.special or t.content in tokenizer.chat_template
+    }
+    plain = chat.conversation(
+        json.loads(json.dumps(logged).replace(json.dumps(output)[1:-1], "42")) if output else logged
+    )
+    assert [t for t in tokens if t in control] == [t for t in plain if t in control]
 
 
 @pytest.mark.parametrize("template", FAMILY)

@@ -383,6 +383,7 @@ def test_a_running_loop_is_told_what_to_await(trace):
 
 
 def test_terminals_get_no_control_characters():
-    from firstfault.locate.show import harmless
+    from firstfault.text import one_line, printable
 
-    assert "\x1b" not in harmless("\x1b]0;owned\x07 [bold]") and len(harmless("x" * 10_000)) < 2000
+    assert "\x1b" not in printable("\x1b]0;owned\x07 [bold]") and len(printable("x" * 10_000)) < 2000
+    assert "\n" not in one_line("a\nb")

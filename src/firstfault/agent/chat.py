@@ -9,6 +9,7 @@ model, made of other tokens than the one that ends a turn.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +18,7 @@ from typing import Any
 from firstfault.agent.calls import ParsedCall, bare_call, check_call, tagged_calls
 from firstfault.agent.template import Frame, Template, any_of, assistant, user
 from firstfault.errors import UserError
+from firstfault.text import encodable
 
 
 @dataclass
@@ -67,7 +69,30 @@ class Chat:
 
     def prompt(self, question: str) -> list[int]:
         """The tokens of a run's beginning: system, tools, the question, and the opening of the agent's turn."""
-        return self._tokens(*self._prompt, [_clean(question)])
+        return self._tokens(*self._prompt, [encodable(question)])
+
+    def conversation(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """The tokens of a conversation of somebody else, in OpenAI's form, and the opening of the agent's next turn.
+
+        Raises:
+            UserError: if the template can't write it.
+        """
+        mark = _unused_mark(json.dumps(messages))
+        names: dict[str, str] = {}  # of the functions, by the ids of calls
+        told = []
+        for message in messages:
+            said = {"role": message["role"], "content": self._marked(message.get("content") or "", mark)}
+            if message["role"] == "tool":
+                said |= {"tool_call_id": message["tool_call_id"], "name": names.get(message["tool_call_id"], "tool")}
+            if message.get("tool_calls"):
+                said["tool_calls"] = [
+                    {**call, "function": {"name": call["function"]["name"],
+                                          "arguments": self._marked(_value(call["function"]["arguments"]), mark)}}
+                    for call in message["tool_calls"]
+                ]  # fmt: skip
+                names |= {call["id"]: call["function"]["name"] for call in message["tool_calls"]}
+            told.append(said)
+        return self._between(self._template.render(told), mark)
 
     def action(self, text: str) -> list[int]:
         """The tokens of a turn that somebody else wrote for the agent, such as a demonstration."""
@@ -81,7 +106,7 @@ class Chat:
         """
         frame, controls, end = self._observation(len(outputs))
         pairs = [("tool", output) if isinstance(output, str) else output for output in outputs]
-        values = [_clean(name) for name, _ in pairs] + [_clean(output) for _, output in pairs]
+        values = [encodable(name) for name, _ in pairs] + [encodable(output) for _, output in pairs]
         tokens = self._tokens(frame, controls, values)
         has_ended = len(action_tokens) > 0 and action_tokens[-1] in self.stop_tokens
         return tokens[end:] if has_ended else tokens
@@ -123,11 +148,8 @@ class Chat:
         """The tokens of a frame with its slots filled, where no value adds to the control tokens of the frame."""
         if frame.write is None:
             # The template has to be rendered. A mark at each cut survives whatever it does with the values.
-            mark = "qzcutzq"
-            while any(mark in value for value in values):
-                mark += "q"
-            text = frame.render([mark.join(self._cut(value)) for value in values])
-            return [token for part in text.split(mark) for token in self._encode(part)]
+            mark = _unused_mark(" ".join(values))
+            return self._between(frame.render([self._marked(value, mark) for value in values]), mark)
         pieces = frame.fill(values, frame.write)
         tokens = self._encode("".join(pieces))
         if [token for token in tokens if token in self._control_ids] == controls:
@@ -139,6 +161,17 @@ class Chat:
             for part in self._cut(piece) if i % 2 else [piece]:
                 tokens += [token for token in self._encode(part) if not (i % 2 and token in self._control_ids)]
         return tokens
+
+    def _between(self, text: str, mark: str) -> list[int]:
+        return [token for part in text.split(mark) for token in self._encode(part)]
+
+    def _marked(self, value: Any, mark: str) -> Any:
+        """A value whose texts have a mark at each cut."""
+        if isinstance(value, str):
+            return mark.join(self._cut(encodable(value)))
+        if isinstance(value, dict):
+            return {self._marked(key, mark): self._marked(inner, mark) for key, inner in value.items()}
+        return [self._marked(inner, mark) for inner in value] if isinstance(value, list) else value
 
     def _cut(self, text: str) -> list[str]:
         """`text` in parts, cut after the first character of each control string in it."""
@@ -176,10 +209,16 @@ class Chat:
             )
 
 
-def _clean(text: str) -> str:
-    """Text that can be encoded: halves of surrogate pairs, which tools let through, become replacement characters."""
+def _unused_mark(text: str) -> str:
+    mark = "qzcutzq"
+    while mark in text:
+        mark += "q"
+    return mark
+
+
+def _value(arguments: str) -> Any:
+    """Arguments as templates want them: an object, and not its text."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments

@@ -85,3 +85,14 @@ def _questions(search: Search, remaining: int, together: int) -> list[tuple[int,
             search = copy.deepcopy(search)
             search.tell(*question, 0)
     return asked
+
+
+def agreement(run: Node, other: Node) -> int:
+    """How many steps of a run another one repeats from the start: the same calls with the same outputs."""
+    steps = list(zip(run.steps, other.steps, strict=False))
+    same = (ours is theirs or (_calls(ours) and _calls(ours) == _calls(theirs)) for ours, theirs in steps)
+    return next((m for m, agrees in enumerate(same) if not agrees), len(steps))
+
+
+def _calls(step: Node) -> list[tuple[str, object, str]]:
+    return [(call.name, call.arguments, call.output) for call in step.calls]

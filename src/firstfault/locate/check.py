@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from firstfault.errors import UserError
-from firstfault.locate.endpoint import Message, Refused
-from firstfault.locate.resume import Check, Writer
+from firstfault.locate.resume import Check
+from firstfault.locate.writer import Message, Refused, Writer
 from firstfault.tasks.base import last_boxed, same_answer
 from firstfault.tasks.judges.text import normalized
 from firstfault.tools.base import describe

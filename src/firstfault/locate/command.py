@@ -18,9 +18,11 @@ from rich.console import Console
 from firstfault.config import Section
 from firstfault.errors import UserError
 from firstfault.locate.check import Check, by_judge, from_file
-from firstfault.locate.endpoint import Endpoint, EndpointError, Spent
+from firstfault.locate.endpoint import Endpoint, EndpointError
+from firstfault.locate.local import LocalModel
 from firstfault.locate.locate import Location, locate_async, save_pairs
 from firstfault.locate.show import print_location, write_page
+from firstfault.locate.writer import KeptWriter, Spent
 from firstfault.progress import progress
 from firstfault.tools.own import tools_from
 from firstfault.traces import Trace, read_traces
@@ -32,8 +34,10 @@ TREES = "located.jsonl.gz"
 class LocateConfig(Section):
     """The settings of `firstfault locate`."""
 
-    model: str = Field(description="the agent's model, by its name at the endpoint")
-    endpoint: str = Field("", description="URL of an OpenAI-compatible API; by default $OPENAI_BASE_URL")
+    model: str = Field(description="the agent's model: its name at the endpoint, or a folder or Hub id")
+    endpoint: str = Field(
+        "", description='URL of an OpenAI-compatible API, or "local" for a model here; by default $OPENAI_BASE_URL'
+    )
     system: str = Field("", description="the agent's system message, where the log has none")
     tools: list[str] = Field([], description="tools, called live: my_tools.py, or my_tools.py:ClassName")
     side_effects: list[str] = Field([], description="a tool that is never called: it answers what the record has")
@@ -54,6 +58,10 @@ class LocateConfig(Section):
     html: Path | None = Field(None, description="write a page with the findings")
     dpo: Path | None = Field(None, description="write preference pairs at the steps at fault, for TRL")
     trees: Path | None = Field(None, description="folder for the rollout trees")
+
+    @property
+    def is_local(self) -> bool:
+        return self.endpoint == "local"
 
     @field_validator("tools", "side_effects", mode="before")
     @classmethod
@@ -83,11 +91,9 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
                 output.parent.mkdir(parents=True, exist_ok=True)
                 if output.is_dir():
                     raise UserError(f"{output} is a folder; give the path of a file.")
-    options = {"url": config.endpoint or None, "max_tokens": config.max_tokens, "cache": config.cache}
-    writer = Endpoint(config.model, temperature=config.temperature, **options)
-    judge = Endpoint(config.judge_model or config.model, temperature=0.0, **options)
+    writer, judge = _writers(config)
     check = from_file(config.check) if config.check else by_judge(judge, config.judge) if config.judge else None
-    _ask(failed, config, yes, console)
+    _ask(failed, config, yes or config.is_local, console)
     found: list[Location] = []
 
     async def search() -> None:
@@ -125,8 +131,19 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
         console.print(f"left out: {refusal}", style="yellow", markup=False, highlight=False)
 
 
+def _writers(config: LocateConfig) -> tuple[KeptWriter, KeptWriter]:
+    """The agent's model, and the one that judges."""
+    options: dict[str, Any] = {"max_tokens": config.max_tokens, "cache": config.cache}
+    if not config.is_local:
+        options["url"] = config.endpoint or None
+        judge = Endpoint(config.judge_model or config.model, temperature=0.0, **options)
+        return Endpoint(config.model, temperature=config.temperature, **options), judge
+    writer = LocalModel(config.model, temperature=config.temperature, **options)
+    return writer, LocalModel(config.judge_model, temperature=0.0, **options) if config.judge_model else writer.at(0.0)
+
+
 async def _located(
-    trace: Trace, config: LocateConfig, writer: Endpoint, check: Check | None, done: Callable[[], None]
+    trace: Trace, config: LocateConfig, writer: KeptWriter, check: Check | None, done: Callable[[], None]
 ) -> Location:
     tools = [tool for name in config.tools for tool in tools_from(name)]  # a state of their own for every trace
     error = config.judge_error or (0.01 if config.judge else 0.001)

@@ -14,8 +14,8 @@ from firstfault.errors import UserError
 from firstfault.intervals import wilson
 from firstfault.localize import Posterior, localize
 from firstfault.locate.check import Check, by_answer, by_function
-from firstfault.locate.endpoint import Message
-from firstfault.locate.resume import Recorded, Resumptions, Writer, recorded_calls
+from firstfault.locate.resume import Recorded, Resumptions, recorded_calls
+from firstfault.locate.writer import Message, Writer
 from firstfault.tools import FunctionTool, Session, Tool
 from firstfault.tools.arguments import Schema
 from firstfault.traces import Trace

@@ -9,30 +9,18 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from firstfault.agent.calls import check_call
 from firstfault.agent.rollouts import side_by_side
 from firstfault.errors import UserError
-from firstfault.locate.endpoint import Message, Refused
+from firstfault.locate.writer import Message, Refused, Writer
 from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ReplayError, Session, Tool
 from firstfault.traces import Trace
 from firstfault.tree import Call, Node, Task, Tree
 
 Check = Callable[[list[Message]], Awaitable[bool]]
-
-
-class Writer(Protocol):
-    """What writes the agent's next message, such as an `Endpoint`."""
-
-    async def complete(self, messages: Sequence[Message], tools: Sequence[Schema], sample: Sequence[int]) -> Message:
-        """The next message of the assistant; equal questions with equal `sample` numbers have equal answers."""
-        ...
-
-    async def close(self) -> None:
-        """Called at the end of each search."""
-        ...
 
 
 class Recorded(Tool):

@@ -6,26 +6,20 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from firstfault.cache import write_whole
 from firstfault.locate.check import transcript
-from firstfault.locate.endpoint import Message
 from firstfault.locate.locate import Location, Point
+from firstfault.locate.writer import Message
+from firstfault.text import one_line, printable
 
 
 def said(message: Message | None) -> str:
     """What the agent wrote in a step, its calls included."""
     return transcript([message]).replace("[assistant] ", "").replace("[assistant calls ", "[calls ") if message else ""
-
-
-def harmless(text: str, longest: int = 1200) -> str:
-    """Text for a terminal, whatever a model or a tool wrote."""
-    text = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
-    return escape(text if len(text) <= longest else text[: longest - 1] + "…")
 
 
 def recovery(location: Location) -> Table:
@@ -57,16 +51,18 @@ def shown(location: Location, alternatives: int = 3) -> RenderableType:
     if location.instead:
         beside = Table(f"step {location.step} as it was", "a run that recovered", show_lines=True, expand=True)
         for number, message in enumerate(location.instead[:alternatives]):
-            beside.add_row(harmless(said(location.at_fault)) if not number else "", harmless(said(message)))
+            beside.add_row(
+                Text(printable(said(location.at_fault))) if not number else "", Text(printable(said(message)))
+            )
         parts.append(beside)
     elif location.step:
-        parts.append(Panel(harmless(said(location.at_fault)), title=f"step {location.step} as it was"))
+        parts.append(Panel(Text(printable(said(location.at_fault))), title=f"step {location.step} as it was"))
     return Group(*parts)
 
 
 def print_location(location: Location, console: Console) -> None:
-    name = harmless(f"trace {location.trace.id} ({location.trace.source})", 80)
-    console.print(name, style="dim", highlight=False)
+    name = one_line(f"trace {location.trace.id} ({location.trace.source})")
+    console.print(name, style="dim", markup=False, highlight=False)
     console.print(shown(location))
 
 

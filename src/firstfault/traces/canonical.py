@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from firstfault.agent.calls import SURROGATE, check_call
+from firstfault.agent.calls import check_call
+from firstfault.text import encodable
 
 
 class Refused(Exception):
@@ -172,7 +173,7 @@ def _text(content: Any, message: Said, has_calls: bool) -> str:
     if content is None:
         return ""
     if isinstance(content, str):
-        return clean(content)
+        return encodable(content)
     if not isinstance(content, list):
         raise Refused(
             f"message {message.number} has {kind(content)} for content, where a text or a list of text parts was "
@@ -183,14 +184,14 @@ def _text(content: Any, message: Said, has_calls: bool) -> str:
 
 def _part(part: Any, message: Said, has_calls: bool) -> str:
     if isinstance(part, str):
-        return clean(part)
+        return encodable(part)
     type_ = part.get("type") if isinstance(part, dict) else None
     if isinstance(type_, str):
         if type_ in THOUGHTS or (type_ in CALLS and has_calls):
             return ""
         for key in TEXTS.get(type_, ()):
             if isinstance(part.get(key), str):
-                return clean(part[key])
+                return encodable(part[key])
     given = f"a part of the type {type_!r}" if isinstance(type_, str) else "a part without a type"
     raise Refused(
         f"message {message.number} holds {given}, where only text can be replayed; log what the model saw as text, or "
@@ -201,11 +202,6 @@ def _part(part: Any, message: Said, has_calls: bool) -> str:
 def _parts(message: Said) -> list[Any]:
     content = message.content
     return content if isinstance(content, list) else [] if content is None else [content]
-
-
-def clean(text: str) -> str:
-    """Text that can be encoded: halves of surrogate pairs become replacement characters."""
-    return SURROGATE.sub("\ufffd", text) if SURROGATE.search(text) else text
 
 
 def _call(call: Asked, message: Said, number: int) -> dict[str, Any]:
@@ -219,7 +215,7 @@ def _call(call: Asked, message: Said, number: int) -> dict[str, Any]:
     if call.id is not None and not isinstance(call.id, str | int):
         raise Refused(f"message {message.number} has a call whose id is {kind(call.id)}; ids of calls are texts.")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    id_ = f"call_{number}" if call.id is None or call.id == "" else clean(str(call.id))
+    id_ = f"call_{number}" if call.id is None or call.id == "" else encodable(str(call.id))
     return {"id": id_, "type": "function", "function": {"name": read.name, "arguments": text}}
 
 
@@ -229,7 +225,7 @@ def _answered(message: Said, unanswered: list[dict[str, Any]]) -> dict[str, Any]
         named = [call for call in unanswered if call["function"]["name"] == message.name]
         found = named if message.name else unanswered
     else:
-        found = [call for call in unanswered if call["id"] == clean(str(message.answers))]
+        found = [call for call in unanswered if call["id"] == encodable(str(message.answers))]
     if not found:
         raise Refused(
             f"message {message.number} is the result of a call that was not made right before it "

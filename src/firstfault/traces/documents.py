@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from firstfault.errors import UserError
+from firstfault.text import one_line
 
 SPACE = re.compile(r"\s*")
 ZSTANDARD = 93  # the number of this compression in zip files
@@ -140,9 +141,3 @@ def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, data: bytes) -> b
     if zlib.crc32(value) != info.CRC:
         raise ValueError("its checksum is wrong")
     return value
-
-
-def one_line(text: str, width: int = 80) -> str:
-    """One line that is harmless to a terminal, whatever the log holds."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from firstfault.errors import UserError
-from firstfault.traces.canonical import Refused, canonical, clean
-from firstfault.traces.documents import documents, one_line
+from firstfault.text import encodable, one_line
+from firstfault.traces.canonical import Refused, canonical
+from firstfault.traces.documents import documents
 from firstfault.traces.foreign import find
 from firstfault.traces.spans import find_spans
 from firstfault.tree import UNREADABLE
@@ -100,11 +101,11 @@ def read_traces(path: Path | str) -> tuple[list[Trace], list[str]]:
             said, facts = draft.read()
             traces.append(
                 Trace(
-                    id=str(number) if draft.id is None else clean(draft.id),
+                    id=str(number) if draft.id is None else encodable(draft.id),
                     messages=canonical(said),
                     tools=facts.tools,
                     success=facts.success,
-                    answer=None if facts.answer is None else clean(facts.answer),
+                    answer=None if facts.answer is None else encodable(facts.answer),
                     source=draft.source,
                 )
             )

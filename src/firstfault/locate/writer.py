@@ -1,0 +1,114 @@
+"""What writes an agent's next message, and keeps on disk what it wrote: nothing is asked for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from firstfault.cache import cache_folder, write_whole
+from firstfault.errors import UserError
+from firstfault.text import encodable
+from firstfault.tools.arguments import Schema
+
+Message = dict[str, Any]  # in OpenAI's form
+
+
+class Refused(Exception):
+    """The model takes no such messages, such as calls with broken arguments, or too many tokens."""
+
+
+@dataclass
+class Spent:
+    """What was paid for, and how many completions were known already."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    known: int = 0
+
+
+class Writer(Protocol):
+    """What writes the agent's next message."""
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[Schema], sample: Sequence[int]) -> Message:
+        """The next message of the assistant; equal questions with equal `sample` numbers have equal answers."""
+        ...
+
+    async def close(self) -> None:
+        """Called at the end of each search."""
+        ...
+
+
+class KeptWriter(ABC):
+    """A model that writes messages. The same question with the same `sample` number has the same answer, from disk.
+
+    Other numbers are other draws. Two models must not have one name, or must have caches of their own.
+
+    Raises:
+        UserError: if the cache can't be written.
+    """
+
+    def __init__(self, model: str, temperature: float, max_tokens: int, cache: Path | None):
+        self.model, self.temperature, self.max_tokens = model, temperature, max_tokens
+        self.cache = cache or cache_folder() / "completions"
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the cache {self.cache} can't be made ({error.strerror}); name another folder.") from error
+        self.spent = Spent()
+        self._asked: dict[str, asyncio.Task[Message]] = {}
+
+    async def complete(self, messages: Sequence[Message], tools: Sequence[Schema], sample: Sequence[int]) -> Message:
+        """The next message of the assistant, with "content" and "tool_calls"; "cut" if it was cut off at its limit.
+
+        Raises:
+            UserError: if the model can't be asked, or gives no message.
+            Refused: if it does not take these messages.
+        """
+        request = {"model": self.model, "messages": list(messages), "temperature": self.temperature}
+        request |= {"max_tokens": self.max_tokens} if self.max_tokens else {}
+        request |= {"tools": list(tools)} if tools else {}
+        question = json.dumps([request, list(sample)], sort_keys=True).encode()
+        name = hashlib.sha256(question).hexdigest()
+        known = self.cache / f"{name}.json"
+        if known.exists():
+            self.spent.known += 1
+            return json.loads(known.read_text(encoding="utf-8"))
+        if name not in self._asked:  # who asks the same at the same time waits for the one answer
+            self._asked[name] = asyncio.ensure_future(self._kept(request, known))
+            self._asked[name].add_done_callback(lambda task: self._asked.pop(name))
+        return dict(await asyncio.shield(self._asked[name]))
+
+    async def _kept(self, request: dict[str, Any], known: Path) -> Message:
+        message = await self.write(request, seed=int(known.stem[:16], 16))
+        write_whole(known, json.dumps(message))
+        return message
+
+    @abstractmethod
+    async def write(self, request: dict[str, Any], seed: int) -> Message:
+        """Answer a request in OpenAI's form; `seed` is of this question and sample alone."""
+
+    async def close(self) -> None:
+        """Called at the end of each search."""
+        return None
+
+
+def plain(message: Message) -> Message:
+    """What of an assistant's message goes back to a model: its role, content and calls, which all have an id.
+
+    >>> plain({"role": "assistant", "content": "Hi", "tool_calls": [], "refusal": None, "audio": None})
+    {'role': 'assistant', 'content': 'Hi'}
+    """
+    calls = [
+        {"id": call.get("id") or f"call_{number}", "type": "function", "function": call["function"]}
+        for number, call in enumerate(message.get("tool_calls") or ())
+        if "function" in call
+    ]
+    text = encodable(message.get("content") or "")
+    return {"role": "assistant", "content": text} | ({"tool_calls": calls} if calls else {})
