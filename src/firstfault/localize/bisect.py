@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from firstfault.localize.search import Search, anytime_cost
 from firstfault.tree import Verdict
@@ -42,13 +42,13 @@ class Bisect(Search):
         self._wanted = self.tries(self.middle)
         return self.middle, min(self._wanted, remaining)
 
-    def tell(self, step: int, tries: int, successes: int) -> None:
-        super().tell(step, tries, successes)
-        if not tries:  # all were discarded: nothing can be said of this anchor
+    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int] = ()) -> None:
+        super().tell(step, outcomes)
+        if not outcomes:  # all were discarded: nothing can be said of this anchor
             self._ended = True
         else:
-            self._cut = not successes and tries < self._wanted
-            self._move(bool(successes))
+            self._cut = not any(outcomes) and len(outcomes) < self._wanted
+            self._move(any(outcomes))
 
     def _move(self, success: bool) -> None:
         if success:
@@ -98,15 +98,15 @@ class Filled(Bisect):
             self._left_here = max(1, remaining // rounds)
         return self.middle, 1
 
-    def tell(self, step: int, tries: int, successes: int) -> None:
-        Search.tell(self, step, tries, successes)
-        if not tries:  # discarded
+    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int] = ()) -> None:
+        Search.tell(self, step, outcomes)
+        if not outcomes:  # discarded
             self._ended = True
             return
         self._left_here -= 1
-        if successes or not self._left_here:
+        if any(outcomes) or not self._left_here:
             self._left_here = 0
-            self._move(bool(successes))
+            self._move(any(outcomes))
 
     @property
     def cost(self) -> int:

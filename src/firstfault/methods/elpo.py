@@ -97,7 +97,8 @@ class ELPO(Clipped):
         evidence = any(probe.successes for verdict in tree.verdicts for probe in verdict.probes)
         localized: dict[Node, float] = defaultdict(float)
         for verdict in tree.verdicts:
-            verdict.marked = verdict.step <= verdict.steps and (self.literal or (verdict.finished and evidence))
+            sure = verdict.finished and (evidence or verdict.probability is not None)  # a posterior needs evidence too
+            verdict.marked = verdict.step <= verdict.steps and (self.literal or sure)
             if verdict.marked:
                 run = tree.nodes[verdict.leaf].steps
                 run[verdict.step - 1].critical |= verdict.probability is None or verdict.probability >= 0.7
