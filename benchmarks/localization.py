@@ -18,11 +18,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from recovery import DIGITS
 from rich.console import Console
 
 from firstfault.localize.bisect import Bisect, Filled
@@ -48,11 +48,18 @@ WITH_FAULT = "abcdf"
 
 @dataclass
 class Profile:
-    """p_0 .. p_K, the truth, and the outcomes of the i-th try after each step."""
+    """p_0 .. p_K, the truth, and the outcomes of the i-th try after each step.
+
+    Of real runs also up to which step each try repeated the failed run (`agreed`), the largest entropy in each of its
+    steps, and its first wrong step, if any.
+    """
 
     family: str
     recovers: list[float]
     outcomes: list[list[bool]]
+    agreed: list[list[int]] | None = None
+    entropies: Sequence[float] = ()
+    first_wrong: int | None = None
 
     @property
     def steps(self) -> int:
@@ -97,26 +104,79 @@ def profile(family: str, steps: int, fault: int, start: float, draw: random.Rand
     return good[:fault] + [lost] * (steps + 1 - fault)
 
 
-def searched(search: Search, run: Profile, budget: int) -> tuple[Verdict, int]:
-    """The answer, and the rollouts that were used."""
+def searched(search: Search, run: Profile, budget: int, others: int = 0) -> tuple[Verdict, int]:
+    """The answer, and the rollouts that were used; `others` whole runs of the task are there before it begins."""
     spent, used = 0, [0] * (run.steps + 1)
+    for number in range(others):
+        search.learn(0, run.outcomes[0][number], run.agreed[0][number])
+    used[0] = others
     while spent < budget and (question := search.ask(budget - spent)) is not None:
         step, tries = question
-        seen = run.outcomes[step][used[step] : used[step] + tries]
-        search.tell(step, len(seen), sum(seen))
+        these = slice(used[step], used[step] + tries)
+        search.tell(step, run.outcomes[step][these], run.agreed[step][these] if run.agreed else ())
         used[step] += tries
         spent += tries
     return search.verdict(), spent
 
 
-SEARCHES: dict[str, Callable[[int], Search]] = {
-    "printed, 1 try": lambda steps: Bisect(steps, lambda m: 1),
-    "printed, 2 tries": lambda steps: Bisect(steps, lambda m: 2),
-    "printed, 3 tries": lambda steps: Bisect(steps, lambda m: 3),
-    "verified, 2 tries": lambda steps: Bisect(steps, lambda m: 2, verified=True),
-    "filled": Filled,
-    "posterior": partial(Posterior, stop=1.0),
-    "posterior, stops at .9": Posterior,
+class CountsOnly(Posterior):
+    """Does not hear which steps a completion repeats."""
+
+    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int] = ()) -> None:
+        super().tell(step, outcomes)
+
+
+Play = Callable[[Profile, int], tuple[Verdict, int]]  # a run and a budget -> the answer and what was spent
+SEARCHES: dict[str, Play] = {
+    "printed, 1 try": lambda run, n: searched(Bisect(run.steps, lambda m: 1), run, n),
+    "printed, 2 tries": lambda run, n: searched(Bisect(run.steps, lambda m: 2), run, n),
+    "printed, 3 tries": lambda run, n: searched(Bisect(run.steps, lambda m: 3), run, n),
+    "verified, 2 tries": lambda run, n: searched(Bisect(run.steps, lambda m: 2, verified=True), run, n),
+    "filled": lambda run, n: searched(Filled(run.steps), run, n),
+    "posterior": lambda run, n: searched(Posterior(run.steps, stop=1.0), run, n),
+    "posterior, stops at .9": lambda run, n: searched(Posterior(run.steps), run, n),
+}
+
+
+def with_prior(weights: Callable[[Profile], Sequence[float]], others: int) -> Play:
+    """70 % of the prior as these weights say, 30 % even."""
+
+    def play(run: Profile, budget: int) -> tuple[Verdict, int]:
+        share = np.asarray(weights(run), float)
+        prior = 0.7 * share / share.sum() + 0.3 / run.steps
+        return searched(Posterior(run.steps, stop=1.0, prior=prior), run, budget, others)
+
+    return play
+
+
+def reward_model(accuracy: float) -> Callable[[Profile], Sequence[float]]:
+    """Names the first wrong step so often, and else any; a run whose tool calls are all right, any."""
+
+    def weights(run: Profile) -> Sequence[float]:
+        draw = random.Random(f"{accuracy} {run.recovers} {run.entropies}")
+        right = run.first_wrong is not None and run.first_wrong <= run.steps and draw.random() < accuracy
+        named = run.first_wrong if right else draw.randint(1, run.steps)
+        return [float(t == named) for t in range(1, run.steps + 1)]
+
+    return weights
+
+
+def shuffled_entropies(run: Profile) -> Sequence[float]:
+    return random.Random(f"{run.recovers}").sample(list(run.entropies[: run.steps]), run.steps)
+
+
+# only real runs repeat each other
+REAL: dict[str, Play] = SEARCHES | {
+    "posterior, counts only": lambda run, n: searched(CountsOnly(run.steps, stop=1.0), run, n),
+    "posterior": SEARCHES["posterior"],
+    "posterior, 7 other runs": lambda run, n: searched(Posterior(run.steps, stop=1.0), run, n, 7),
+    "posterior, 15 other runs": lambda run, n: searched(Posterior(run.steps, stop=1.0), run, n, 15),
+    "entropies": with_prior(lambda run: run.entropies[: run.steps], 0),
+    "entropies, 15 other runs": with_prior(lambda run: run.entropies[: run.steps], 15),
+    "entropies of other steps, 15 other runs": with_prior(shuffled_entropies, 15),
+    "reward model right in .9, 15 other runs": with_prior(reward_model(0.9), 15),
+    "reward model right in .6, 15 other runs": with_prior(reward_model(0.6), 15),
+    "reward model right in .3, 15 other runs": with_prior(reward_model(0.3), 15),
 }
 STEPS = (8, 16)
 STYLES = {
@@ -124,20 +184,27 @@ STYLES = {
     "printed, 3 tries": {"color": "tab:blue"},
     "filled": {"color": "tab:green"},
     "posterior": {"color": "tab:red"},
+    "posterior, 15 other runs": {"color": "tab:red", "linestyle": "--"},
 }
 
 
-def score(make: Callable[[int], Search], runs: Sequence[Profile], budget: int) -> dict[str, float]:
-    """Shares and means over runs of one family; calibration where the search says how sure it is."""
-    rows, said = [], []
+def score(play: Play, runs: Sequence[Profile], budget: int) -> dict[str, float]:
+    """Shares and means over runs of one family; calibration where the search says how sure it is.
+
+    `false` is the share of runs without an irrecoverable step in which one is named all the same, to be relied on.
+    """
+    rows, said, false = [], [], []
     for run in runs:
-        verdict, spent = searched(make(run.steps), run, budget)
+        verdict, spent = play(run, budget)
         right = verdict.step == run.fault
         doubt = statistics.mean((w - (t >= run.fault)) ** 2 for t, w in enumerate(verdict.weights, 1))
         rows.append((right, abs(verdict.step - run.fault) <= 1, verdict.step > run.steps, spent, doubt))
         said.append((verdict.probability, right))
+        if run.fault > run.steps:
+            false.append(verdict.finished and verdict.step <= run.steps)
     names = ("exact", "near", "none", "rollouts", "weight_error")
     found = dict(zip(names, map(statistics.mean, zip(*rows, strict=True)), strict=True))
+    found |= {"false": statistics.mean(false)} if false else {}
     return found | ({"calibration": calibration(said)} if said[0][0] is not None else {})
 
 
@@ -157,8 +224,11 @@ def measured(family: str, shuffles: int) -> list[Profile]:
         recovers = [outcomes.count("1") / len(outcomes) for outcomes in row["recovered"]]
         for shuffle in range(shuffles):
             draw = random.Random(f"{family} {number} {shuffle}")
-            outcomes = [[o == "1" for o in draw.sample(list(after), len(after))] for after in row["recovered"]]
-            runs.append(Profile(family, recovers, outcomes))
+            order = [draw.sample(range(len(after)), len(after)) for after in row["recovered"]]
+            outcomes = [[after[i] == "1" for i in o] for after, o in zip(row["recovered"], order, strict=True)]
+            agreed = [[DIGITS.index(a[i]) for i in o] for a, o in zip(row["agreed"], order, strict=True)]
+            entropies = [max(step) for step in row["entropies"]]
+            runs.append(Profile(family, recovers, outcomes, agreed, entropies, row["first_wrong"]))
     return runs
 
 
@@ -171,21 +241,21 @@ def microseconds(steps: int) -> float:
     [run] = profiles("a", steps, 1)
     start, probes = time.perf_counter(), 0
     while time.perf_counter() - start < 1:
-        probes += searched(Posterior(steps, stop=1.0), run, 16)[1]
+        probes += SEARCHES["posterior"](run, 16)[1]
     return 1e6 * (time.perf_counter() - start) / probes
 
 
 Scores = dict[str, dict[str, dict[str, dict[str, float]]]]  # search, budget, family
 
 
-def scored(runs: dict[str, list[Profile]]) -> Scores:
+def scored(runs: dict[str, list[Profile]], searches: dict[str, Play]) -> Scores:
     with progress(Console(stderr=True)) as bar:
-        row = bar.add_task("searching", total=len(SEARCHES) * len(BUDGETS), unit="tables")
+        row = bar.add_task("searching", total=len(searches) * len(BUDGETS), unit="tables")
         found: Scores = {}
-        for name, make in SEARCHES.items():
+        for name, play in searches.items():
             found[name] = {}
             for budget in BUDGETS:
-                found[name][str(budget)] = {family: score(make, own, budget) for family, own in runs.items()}
+                found[name][str(budget)] = {family: score(play, own, budget) for family, own in runs.items()}
                 bar.advance(row)
     return found
 
@@ -242,11 +312,27 @@ def real(results: dict) -> list[str]:
         "(`python benchmarks/recovery.py`); each is searched in 20 orders of its outcomes. The truth is the first step "
         "after which at most one of 64 succeeds.",
         "",
+        "*Counts only* is the search as in the simulation: it hears how many completions succeeded. The *posterior* "
+        "also hears which steps of the failed run a completion repeats, with the same calls and the same outputs, and "
+        "*7* or *15 other runs* are whole runs of the task that stand in the tree anyway. These cost nothing. "
+        "*Entropies*: 70 % of the prior in proportion to the largest entropy in each step, or in those of the steps in "
+        "another order. *Reward model*: 70 % of the prior on the step that a process reward model names, which is the "
+        "first wrong one as often as said, and else any.",
+        "",
+        *LESSONS,
+        "",
     ]
     for family, found in results.items():
-        lines += [f"### {family}: exact", "", found["profile"], "", *table(found["scores"], [family], "exact")]
-        lines += [f"### {family}: within one step", "", *table(found["scores"], [family], "near")]
+        scores = found["scores"]
+        lines += [f"### {family}: exact", "", found["profile"], "", *table(scores, [family], "exact")]
+        lines += [f"### {family}: within one step", "", *table(scores, [family], "near")]
+        lines += [f"### {family}: calibration error", "", *table(scores, [family], "calibration")]
+        if "false" in scores["posterior"][str(BUDGETS[0])][family]:
+            lines += [f"### {family}: names a step where there is none", "", *table(scores, [family], "false", 2)]
     return lines
+
+
+LESSONS: list[str] = []
 
 
 def described(runs: Sequence[Profile], rows: Sequence[dict]) -> str:
@@ -291,13 +377,14 @@ def main() -> None:
     parsed = parser.parse_args()
     results: dict = {"runs": parsed.runs, "simulated": {}, "real": {}, "microseconds": microseconds(16)}
     for steps in STEPS:
-        results["simulated"][str(steps)] = scored({f: list(profiles(f, steps, parsed.runs)) for f in FAMILIES})
+        simulated = {family: list(profiles(family, steps, parsed.runs)) for family in FAMILIES}
+        results["simulated"][str(steps)] = scored(simulated, SEARCHES)
     if (RESULTS / "recovery.jsonl").exists():
         rows = [json.loads(line) for line in (RESULTS / "recovery.jsonl").read_text().splitlines()]
         for family in dict.fromkeys(row["family"] for row in rows):
             own = [row for row in rows if row["family"] == family]
             profile = described(measured(family, 1), own)
-            results["real"][family] = {"profile": profile, "scores": scored({family: measured(family, 20)})}
+            results["real"][family] = {"profile": profile, "scores": scored({family: measured(family, 20)}, REAL)}
     rounded = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 4))
     (RESULTS / "localization.json").write_text(json.dumps(rounded, indent=1) + "\n")
     (RESULTS / "localization.md").write_text(render(rounded))

@@ -79,7 +79,11 @@ class Planted:
             plan = Plan(old.steps, None if recovers else lost, old.entropies)
         for step in range(done + 1, plan.steps + 2):
             entropy = plan.entropies[step - 1] if plan.entropies else 1.0
-            said = {"action_tokens": [rollout], "logprobs": [-entropy], "entropies": [entropy]}  # no run repeats another
+            said = {
+                "action_tokens": [rollout],
+                "logprobs": [-entropy],
+                "entropies": [entropy],
+            }  # no run repeats another
             node = self.tree.add(node, rollout=rollout, **said)
             self._plan[node] = plan
         node.end, node.success = "answer", plan.fault is None

@@ -83,7 +83,7 @@ def test_from_a_failed_trace_to_training_data_in_one_command(flags, tmp_path, tr
     assert pair["prompt"] == trace.prefix(3)
     assert [m["tool_calls"][0]["function"]["name"] for m in (*pair["chosen"], *pair["rejected"])] == ["subtract", "add"]
     [tree] = load_trees(Path("out/trees/located.jsonl.gz"))
-    assert len(tree.leaves) == 25 and [node.depth for node in tree.nodes if node.critical] == [4]
+    assert len(tree.leaves) < 20 and [node.depth for node in tree.nodes if node.critical] == [4]
     page = Path("out/found.html").read_text()
     assert "Step 4 of 6 lost this run" in page and "subtract" in page and "<script" not in page
 
