@@ -22,7 +22,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from recovery import DIGITS
+from recovery import recorded
 from rich.console import Console
 
 from firstfault.localize.bisect import Bisect, Filled
@@ -165,6 +165,34 @@ def shuffled_entropies(run: Profile) -> Sequence[float]:
     return random.Random(f"{run.recovers}").sample(list(run.entropies[: run.steps]), run.steps)
 
 
+def after_earlier(runs: Sequence[Profile], what: str) -> Play:
+    """With what the searches of the family's other runs say by now: of rates, or of places (quarters of a run)."""
+    beliefs = []
+    for run in runs:
+        search = Posterior(run.steps, stop=1.0)
+        searched(search, run, 16)
+        quarters = np.zeros(4)
+        np.add.at(quarters, quarter(run.steps), search.belief[:-1])
+        beliefs.append((run.recovers, search.joint.sum(0), quarters))
+
+    def play(run: Profile, budget: int) -> tuple[Verdict, int]:
+        others = [belief for belief in beliefs if belief[0] != run.recovers]
+        quarters = 1 + sum(places for *_, places in others)
+        share = quarters[quarter(run.steps)] / np.bincount(quarter(run.steps), minlength=4)[quarter(run.steps)]
+        prior = 0.7 * share / share.sum() + 0.3 / run.steps
+        search = Posterior(run.steps, stop=1.0, prior=prior if what == "places" else None)
+        if what == "rates":
+            search.joint *= 1 + sum(rates for _, rates, _ in others)
+            search.joint /= search.joint.sum()
+        return searched(search, run, budget)
+
+    return play
+
+
+def quarter(steps: int) -> np.ndarray:
+    return np.arange(steps) * 4 // steps
+
+
 # only real runs repeat each other
 REAL: dict[str, Play] = SEARCHES | {
     "posterior, counts only": lambda run, n: searched(CountsOnly(run.steps, stop=1.0), run, n),
@@ -218,17 +246,14 @@ def calibration(said: Sequence[tuple[float, bool]], bins: int = 10) -> float:
 
 def measured(family: str, shuffles: int) -> list[Profile]:
     """The real runs of a family (benchmarks/recovery.py), each several times with its outcomes in another order."""
-    rows = [json.loads(line) for line in (RESULTS / "recovery.jsonl").read_text().splitlines()]
     runs = []
-    for number, row in enumerate(row for row in rows if row["family"] == family):
-        recovers = [outcomes.count("1") / len(outcomes) for outcomes in row["recovered"]]
+    for failure in (failure for failure in recorded() if failure.family == family):
         for shuffle in range(shuffles):
-            draw = random.Random(f"{family} {number} {shuffle}")
-            order = [draw.sample(range(len(after)), len(after)) for after in row["recovered"]]
-            outcomes = [[after[i] == "1" for i in o] for after, o in zip(row["recovered"], order, strict=True)]
-            agreed = [[DIGITS.index(a[i]) for i in o] for a, o in zip(row["agreed"], order, strict=True)]
-            entropies = [max(step) for step in row["entropies"]]
-            runs.append(Profile(family, recovers, outcomes, agreed, entropies, row["first_wrong"]))
+            after = failure.shuffled(shuffle)
+            outcomes = [[success for success, _ in completions] for completions in after]
+            agreed = [[upto for _, upto in completions] for completions in after]
+            entropies = [max(step) for step in failure.entropies]
+            runs.append(Profile(family, failure.rates, outcomes, agreed, entropies, failure.first_wrong))
     return runs
 
 
@@ -309,7 +334,7 @@ def real(results: dict) -> list[str]:
         "## Real runs",
         "",
         "Runs of the tiny policy at the start of training that failed, with 64 completions after each of their steps "
-        "(`python benchmarks/recovery.py`); each is searched in 20 orders of its outcomes. The truth is the first step "
+        "(`python benchmarks/recovery.py`); each is searched in 10 orders of its outcomes. The truth is the first step "
         "after which at most one of 64 succeeds.",
         "",
         "*Counts only* is the search as in the simulation: it hears how many completions succeeded. The *posterior* "
@@ -317,7 +342,8 @@ def real(results: dict) -> list[str]:
         "*7* or *15 other runs* are whole runs of the task that stand in the tree anyway. These cost nothing. "
         "*Entropies*: 70 % of the prior in proportion to the largest entropy in each step, or in those of the steps in "
         "another order. *Reward model*: 70 % of the prior on the step that a process reward model names, which is the "
-        "first wrong one as often as said, and else any.",
+        "first wrong one as often as said, and else any. *Rates* and *places of other tasks*: the prior is what the "
+        "searches of the family's other runs say of recovery rates, or of the quarter of a run where it is lost.",
         "",
         *LESSONS,
         "",
@@ -335,12 +361,12 @@ def real(results: dict) -> list[str]:
 LESSONS: list[str] = []
 
 
-def described(runs: Sequence[Profile], rows: Sequence[dict]) -> str:
+def described(runs: Sequence[Profile]) -> str:
     """What the measured profiles look like, in a sentence or two."""
     faulty = [run for run in runs if run.fault <= run.steps]
     before = [run.recovers[run.fault - 1] for run in faulty]
     start = [run.recovers[0] for run in runs]
-    known = [row["first_wrong"] == run.fault for row, run in zip(rows, runs, strict=True) if run in faulty]
+    known = [run.first_wrong == run.fault for run in faulty]
     leak = [p for run in faulty for p in run.recovers[run.fault :]]
     way = statistics.mean(run.fault / run.steps for run in faulty)
     return (
@@ -373,18 +399,17 @@ def draw(results: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2400, help="simulated runs of each family")
+    parser.add_argument("--runs", type=int, default=1200, help="simulated runs of each family")
     parsed = parser.parse_args()
     results: dict = {"runs": parsed.runs, "simulated": {}, "real": {}, "microseconds": microseconds(16)}
     for steps in STEPS:
         simulated = {family: list(profiles(family, steps, parsed.runs)) for family in FAMILIES}
         results["simulated"][str(steps)] = scored(simulated, SEARCHES)
-    if (RESULTS / "recovery.jsonl").exists():
-        rows = [json.loads(line) for line in (RESULTS / "recovery.jsonl").read_text().splitlines()]
-        for family in dict.fromkeys(row["family"] for row in rows):
-            own = [row for row in rows if row["family"] == family]
-            profile = described(measured(family, 1), own)
-            results["real"][family] = {"profile": profile, "scores": scored({family: measured(family, 20)}, REAL)}
+    for family in dict.fromkeys(failure.family for failure in recorded()):
+        known = measured(family, 1)
+        plays = REAL | {f"{what} of other tasks": after_earlier(known, what) for what in ("rates", "places")}
+        scores = scored({family: measured(family, 10)}, plays)
+        results["real"][family] = {"profile": described(known), "scores": scores}
     rounded = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 4))
     (RESULTS / "localization.json").write_text(json.dumps(rounded, indent=1) + "\n")
     (RESULTS / "localization.md").write_text(render(rounded))

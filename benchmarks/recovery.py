@@ -12,56 +12,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import string
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from families import FAMILIES
 from rich.console import Console
 
-from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.config import RunConfig, read_recipe, validated
 from firstfault.engines.transformers import TransformersEngine
-from firstfault.localize.search import agreement
+from firstfault.evaluation.failures import Failure, measure
 from firstfault.policy import load_policy
-from firstfault.tasks import TaskSource
 from firstfault.training.build import build_agent, build_tasks, run_tools
 from firstfault.training.cold_start import start_model
-from firstfault.tree import Task, Tree
 
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "docs" / "results" / "recovery.jsonl"
-COMPLETIONS = 64
-DIGITS = string.digits + string.ascii_lowercase  # how many steps of the failed run a completion repeats
 
 
-def recorded() -> list[dict]:
-    return [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
+def recorded() -> list[Failure]:
+    return [Failure(**json.loads(line)) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
 
 
-async def recovery(agent: Agent, source: TaskSource, task: Task, number: int) -> dict | None:
-    """One run of a task and its completions; None if it did not fail, or called no tool."""
-    tree = Tree(task, agent.chat.prompt(task.question), key=(0, 0, number))
-    async with Rollouts(agent, tree, budget=10**6) as rollouts:
-        leaves = await rollouts.sample(1)
-        if not leaves or leaves[0].success or leaves[0].depth < 2:
-            return None
-        [failed] = leaves
-        prefixes = failed.path[:-1]
-        ends = await rollouts.continue_all([node for node in prefixes for _ in range(COMPLETIONS)])
-        after = {node: [leaf for leaf in ends if leaf.anchor is node] for node in prefixes}
-        return {
-            "task": task.id,
-            "first_wrong": source.first_wrong_step(task, failed),
-            # after 0, 1, .. K steps; a character a completion
-            "recovered": ["".join(str(int(leaf.success)) for leaf in leaves) for leaves in after.values()],
-            "agreed": ["".join(DIGITS[agreement(failed, leaf)] for leaf in leaves) for leaves in after.values()],
-            "entropies": [[round(h, 3) for h in step.entropies] for step in failed.steps],
-        }
-
-
-async def measure(family: str, done: set[str], wanted: int) -> AsyncIterator[dict]:
-    """Records of runs of the cold start that failed, one after the other."""
+async def failures(family: str, done: set[str], wanted: int) -> AsyncIterator[Failure]:
+    """Runs of the cold start that failed, one after the other."""
     recipe, _, tasks = FAMILIES[family].partition(" --tasks ")
     values = read_recipe(ROOT / recipe) | ({"tasks": tasks.split()[0]} if tasks else {})
     values["cold_start"] = values.get("cold_start", {}) | ({"steps": 240} if tasks else {})
@@ -74,9 +47,9 @@ async def measure(family: str, done: set[str], wanted: int) -> AsyncIterator[dic
         number = 0
         while len(done) < wanted:
             [task] = source.train(seed=10_007, first=number, n=1)
-            if task.id not in done and (record := await recovery(agent, source, task, number)):
+            if task.id not in done and (failure := await measure(agent, source, family, task, (0, 0, number))):
                 done.add(task.id)
-                yield {"family": family, **record}
+                yield failure
             number += 1
     finally:
         await agent.session.close()
@@ -84,12 +57,12 @@ async def measure(family: str, done: set[str], wanted: int) -> AsyncIterator[dic
 
 
 async def record(family: str, wanted: int) -> None:
-    done = {row["task"] for row in recorded() if row["family"] == family}
-    async for row in measure(family, done, wanted):
+    done = {failure.task for failure in recorded() if failure.family == family}
+    async for failure in failures(family, done, wanted):
         with RECORD.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        rates = " ".join(f"{outcomes.count('1') / len(outcomes):.2f}" for outcomes in row["recovered"])
-        print(family, len(done), "first wrong", row["first_wrong"], "recovered", rates, flush=True)
+            file.write(json.dumps(failure.to_json()) + "\n")
+        rates = " ".join(f"{rate:.2f}" for rate in failure.rates)
+        print(family, len(done), "first wrong", failure.first_wrong, "recovered", rates, flush=True)
 
 
 def main() -> None:

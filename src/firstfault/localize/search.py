@@ -69,11 +69,12 @@ def agreement(run: Node, other: Node) -> int:
     these steps as well. Steps without calls must be the same to the token.
     """
     pairs = zip(run.steps[:-1], other.steps[:-1], strict=False)  # the last step has nothing behind it
-    same = [ours is theirs or (_act(ours) and _act(ours) == _act(theirs)) for ours, theirs in pairs]
+    same = [ours is theirs or (act(ours) and act(ours) == act(theirs)) for ours, theirs in pairs]
     return next((m for m, agrees in enumerate(same) if not agrees), len(same))
 
 
-def _act(step: Node) -> list[Any]:
+def act(step: Node) -> list[Any]:
+    """What a step did: its calls and what came of them, or else its tokens."""
     return [(call.name, call.arguments, call.output) for call in step.calls] or step.action_tokens
 
 

@@ -1,0 +1,1 @@
+"""What can be said of methods, searches and policies, with intervals."""

@@ -1,0 +1,121 @@
+"""`firstfault claims`: measures what is missing, and says what holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from firstfault.cache import write_whole
+from firstfault.config import RunConfig
+from firstfault.errors import UserError
+from firstfault.evaluation.claims import CLAIMS
+from firstfault.evaluation.claims.finding import Finding
+from firstfault.evaluation.subject import subject
+from firstfault.progress import progress
+
+SEED = 10_007  # of tasks, apart from those of training
+TRIED = 50  # tasks for each that is wanted, at most: some claims are of tasks that always fail
+
+
+def command(
+    names: Sequence[str], families: Mapping[str, RunConfig], runs: int, out: Path, console: Console
+) -> list[Finding]:
+    """Check claims on task families, with `runs` tasks each. What is in `out` already is not measured again.
+
+    Raises:
+        UserError: if there is no such claim, or a family has too few tasks for one.
+    """
+    for name in names:
+        if name not in CLAIMS:
+            raise UserError(f"there is no claim {name!r}; choose of {', '.join(CLAIMS)}.")
+    findings = []
+    for family, config in families.items():
+        findings += asyncio.run(_check(names, family, config, runs, out, console))
+        for finding in findings[-len(names) :]:
+            console.print(table(finding))
+        write_whole(out / "claims.json", json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
+        write_whole(out / "claims.md", "\n".join(line for finding in findings for line in markdown(finding)))
+    return findings
+
+
+async def _check(
+    names: Sequence[str], family: str, config: RunConfig, runs: int, out: Path, console: Console
+) -> list[Finding]:
+    found = []
+    async with subject(config, console) as (agent, source):
+        for name in names:
+            claim = CLAIMS[name]
+            path = out / f"{name}-{family}.jsonl"
+            rows = _read(path)
+            with progress(console) as bar:
+                line = bar.add_task(f"{name}, {family}", total=runs * len(claim.VARIANTS), unit="tasks")
+                for variant in claim.VARIANTS:
+                    mine = {row["number"]: row for row in rows if row["variant"] == variant}
+                    number, done = 0, 0
+                    while done < runs:
+                        if number == TRIED * runs:
+                            raise UserError(
+                                f"claim {name} on {family}: of {number} tasks only {done} are such as it is about; ask "
+                                f"for fewer with --runs {done}, or start from a weaker policy."
+                            )
+                        if number not in mine:
+                            [task] = source.train(seed=SEED, first=number, n=1)
+                            seen = await claim.measure(agent, source, family, variant, task, (SEED, 0, number))
+                            mine[number] = {"number": number, "variant": variant, "measured": seen}
+                            rows.append(mine[number])
+                            out.mkdir(parents=True, exist_ok=True)
+                            with path.open("a", encoding="utf-8") as file:
+                                file.write(json.dumps(mine[number]) + "\n")
+                        if mine[number]["measured"] is not None:
+                            done += 1
+                            bar.advance(line)
+                        number += 1
+            # as many of each variant as were asked for, the first ones
+            kept = {
+                v: [r for r in rows if r["variant"] == v and r["measured"] is not None][:runs] for v in claim.VARIANTS
+            }
+            found.append(claim.finding(family, {v: [r["measured"] for r in own] for v, own in kept.items()}))
+    return found
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; a last one that was cut short is left out, and measured again."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number} is not JSON; mend it or take it out.") from error
+            write_whole(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+    return rows
+
+
+def table(finding: Finding) -> Table:
+    shown = Table("", "here", "95 % interval", "of", "the paper", title=f"{finding.claim}, {finding.family}")
+    for figure in finding.figures:
+        interval = f"{figure.low:.2f} to {figure.high:.2f}"
+        shown.add_row(figure.name, f"{figure.mean:.2f}", interval, str(figure.n), figure.paper)
+    shown.caption = f"{finding.verdict}: {finding.why}"
+    return shown
+
+
+def markdown(finding: Finding) -> list[str]:
+    lines = [
+        f"### {finding.claim}, {finding.family}: {finding.verdict}",
+        "",
+        finding.why[:1].upper() + finding.why[1:] + ".",
+        "",
+    ]
+    lines += ["| | here | 95 % interval | of | the paper |", "|---|---|---|---|---|"]
+    for f in finding.figures:
+        lines.append(f"| {f.name} | {f.mean:.3f} | {f.low:.3f} to {f.high:.3f} | {f.n} | {f.paper} |")
+    return [*lines, "", *(f"{note[:1].upper()}{note[1:]}.\n" for note in finding.notes)]

@@ -1,0 +1,77 @@
+"""Claim 6: whether a search names the same step again, the true one, and the one that is known to be wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import mean
+from typing import Any
+
+from firstfault.agent.rollouts import Agent
+from firstfault.evaluation import failures
+from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.failures import Failure, search_again
+from firstfault.localize import Bisect, Filled, Posterior, Search
+from firstfault.tasks import TaskSource
+from firstfault.tree import Task
+
+TWICE = partial(Bisect, tries=lambda step: 2)  # as printed; X_m is 2 nearly always where entropies say little
+SEARCHES: dict[str, tuple[Callable[[int], Search], int]] = {  # and how many other runs of the task it hears of
+    "printed, X = 2": (TWICE, 0),
+    "filled": (Filled, 0),
+    "posterior": (Posterior, 0),
+    "posterior, 15 other runs": (Posterior, 15),
+}
+AGAIN = 20  # searches of the same run, each with completions of its own
+BUDGET = 16
+
+
+def agreement(answers: Sequence[int]) -> float:
+    """How often two of these searches give the same answer.
+
+    >>> agreement([3, 3, 3, 4])
+    0.5
+    """
+    pairs = len(answers) * (len(answers) - 1)
+    return sum(n * (n - 1) for n in Counter(answers).values()) / pairs
+
+
+VARIANTS = ("",)
+
+
+async def measure(
+    agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
+) -> dict[str, Any] | None:
+    """A failed run with its completions."""
+    failure = await failures.measure(agent, source, family, task, key)
+    return None if failure is None else failure.to_json()
+
+
+def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+    """Agreement with itself, with exhaustive Monte Carlo, and with the first wrong step where a generator knows it."""
+    runs = [Failure(**row) for row in measured[""]]
+    figures: list[Figure] = []
+    exact: dict[str, list[float]] = {}
+    for name, (make, others) in SEARCHES.items():
+        answers = [[search_again(f, make(f.steps), BUDGET, seed, others).step for seed in range(AGAIN)] for f in runs]
+        exact[name] = [mean(a == f.step for a in again) for f, again in zip(runs, answers, strict=True)]
+        known = [
+            mean(a == f.first_wrong for a in again)
+            for f, again in zip(runs, answers, strict=True)
+            if f.first_wrong is not None and f.first_wrong <= f.steps
+        ]
+        figures += [
+            Figure.of(f"{name}: two searches agree", list(map(agreement, answers))),
+            Figure.of(f"{name}: names the true step", exact[name]),
+            Figure.of(f"{name}: names the first wrong step", known),
+        ]
+    guess = [1 / f.steps for f in runs]
+    differences = [
+        difference("printed - a guess", exact["printed, X = 2"], guess),
+        difference("posterior - printed", exact["posterior"], exact["printed, X = 2"]),
+    ]
+    known_true = [float(f.first_wrong == f.step) for f in runs if f.step <= f.steps]
+    figures.append(Figure.of("the true step is the first wrong one", known_true))
+    verdict, why = judged(differences)
+    return Finding("consistency", family, [*figures, *differences], verdict, why)

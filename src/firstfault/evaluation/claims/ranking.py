@@ -1,0 +1,100 @@
+"""Claim 2 (Sec. 6.2): how well a method's credit orders the branches of its own trees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
+from random import Random
+from typing import Any
+
+from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.localize.search import act
+from firstfault.methods import AEPO, ARPO, ELPO, TreeGRPO, VinePPO
+from firstfault.tasks import TaskSource
+from firstfault.tree import Node, Task, Tree
+
+COMPLETIONS = 32  # Mean@32 of each branch
+METHODS = {  # the paper's three, and the others that branch
+    "elpo": ELPO(),
+    "elpo, random branching": ELPO(search="random"),
+    "elpo, posterior": ELPO(search="posterior"),
+    "aepo": AEPO(),
+    "arpo": ARPO(),
+    "tree-grpo": TreeGRPO(),
+    "vineppo": VinePPO(rollouts=16),
+}
+CLAIMED = ("elpo", "elpo, random branching", "aepo")  # each better than the next
+BRANCHINGS = 4  # of a tree, at random: the truth costs more than the tree
+
+
+VARIANTS = tuple(METHODS)
+
+
+async def measure(
+    agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
+) -> dict[str, Any]:
+    """A tree of the method, and at some of its branchings the credit and the true worth of each branch.
+
+    A branching is a step with children that act differently; children that make the same calls are one branch, and
+    its credit is their mean. The true worth is the mean success of 32 completions behind the branch.
+    """
+    method = METHODS[variant]
+    tree = Tree(task, agent.chat.prompt(task.question), key=key)
+    async with Rollouts(agent, tree, budget=10**9) as rollouts:
+        rollouts.budget = method.rollouts
+        await method.explore(tree, rollouts)
+        method.shape([tree])
+        method.credit([tree])
+        found = [branches for node in list(tree.nodes) if len(branches := credited(node)) > 1]
+        chosen = Random(f"{key} branchings").sample(found, min(BRANCHINGS, len(found)))
+        rollouts.budget = 10**9
+        worths = [[await worth(rollouts, branch[0]) for branch in branches] for branches in chosen]
+        credits = [[sum(node.advantage for node in branch) / len(branch) for branch in branches] for branches in chosen]
+        return {"task": task.id, "branchings": len(found), "credit": credits, "worth": worths}
+
+
+def credited(node: Node) -> list[list[Node]]:
+    """The credited children of a step, those that act alike together."""
+    branches: dict[str, list[Node]] = {}
+    for child in node.children:
+        if child.terms:
+            branches.setdefault(repr(act(child)), []).append(child)
+    return list(branches.values())
+
+
+async def worth(rollouts: Rollouts, node: Node) -> float:
+    if node.is_leaf:
+        return float(node.success)
+    ends = await rollouts.continue_from(node, COMPLETIONS)
+    return sum(leaf.success for leaf in ends) / max(1, len(ends))
+
+
+def accuracy(row: Mapping[str, Any]) -> float | None:
+    """The share of pairs of branches of different worth that credit orders rightly; equal credit counts half.
+
+    >>> accuracy({"credit": [[1.0, 0.0, 0.0]], "worth": [[0.5, 0.25, 0.0]]})
+    0.8333333333333334
+    """
+    right = [
+        0.5 if credit[i] == credit[j] else float((credit[i] > credit[j]) == (worth[i] > worth[j]))
+        for credit, worth in zip(row["credit"], row["worth"], strict=True)
+        for i, j in combinations(range(len(worth)), 2)
+        if worth[i] != worth[j]
+    ]
+    return sum(right) / len(right) if right else None
+
+
+def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+    """Pairwise accuracy of each method over tasks whose tree has branches of different worth."""
+    scores = {name: {row["task"]: accuracy(row) for row in measured[name]} for name in METHODS}
+    figures = [Figure.of(name, [s for s in by_task.values() if s is not None]) for name, by_task in scores.items()]
+    tasks = [row["task"] for row in measured[CLAIMED[0]]]
+    differences = [
+        difference(f"{a} - {b}", [scores[a].get(task) for task in tasks], [scores[b].get(task) for task in tasks])
+        for a, b in pairwise(CLAIMED)
+    ]
+    verdict, why = judged(differences)
+    branchings = [sum(row["branchings"] for row in measured[name]) for name in METHODS]
+    notes = [f"branchings with different actions: {', '.join(map(str, branchings))}, in this order"]
+    return Finding("ranking", family, [*figures, *differences], verdict, why, notes)

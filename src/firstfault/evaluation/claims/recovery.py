@@ -1,0 +1,87 @@
+"""Claim 1 (Fig. 1): a run that always fails recovers if its first irrecoverable step is another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.failures import LOST, recoveries
+from firstfault.localize.search import act
+from firstfault.tasks import TaskSource
+from firstfault.tree import Node, Task, Tree
+
+PAPER = {"1st irrecoverable": "32.8 % (AIME25)", "3rd irrecoverable": "18.0 %", "random": "2.8 to 8.5 %"}
+TRIES = 16  # whole runs that must all fail; tries to find another action; completions behind it
+COMPLETIONS = 64  # after each step, to know which are irrecoverable
+
+
+VARIANTS = ("",)
+
+
+async def measure(
+    agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
+) -> dict[str, Any] | None:
+    """One task that fails 16 of 16: what editing one step of its first run does. None if it is not such a task.
+
+    An edit is what the policy itself does otherwise in the place of that step: the first of 16 actions that makes
+    other calls. It recovers if any of 16 completions behind it succeeds.
+    """
+    tree = Tree(task, agent.chat.prompt(task.question), key=key)
+    async with Rollouts(agent, tree, budget=10**9) as rollouts:
+        leaves = await rollouts.sample(TRIES)
+        if len(leaves) < TRIES or any(leaf.success for leaf in leaves) or leaves[0].depth < 2:
+            return None
+        failed = leaves[0]
+        steps = failed.depth - 1
+        recovered, _ = await recoveries(rollouts, failed, COMPLETIONS)
+        rates = [outcomes.count("1") / len(outcomes) for outcomes in recovered]
+        first = next((m for m, rate in enumerate(rates) if m and rate <= LOST), None)
+        wrong = source.first_wrong_step(task, failed)
+        edited = {"random": Random(f"{key} edit").randint(1, steps), "first wrong": wrong}
+        for number, name in enumerate(("1st", "2nd", "3rd")):
+            edited[f"{name} irrecoverable"] = None if first is None else first + number
+        known: dict[int, bool | None] = {}
+        for step in edited.values():
+            if step is not None and step <= steps and step not in known:
+                known[step] = await recovers(rollouts, failed.path[step - 1], failed.path[step])
+        return {"task": task.id, "steps": steps, "rates": rates, "edited": edited,
+                "recovered": {str(step): outcome for step, outcome in known.items()}}  # fmt: skip
+
+
+async def recovers(rollouts: Rollouts, before: Node, step: Node) -> bool | None:
+    """Whether any completion behind another action than `step` succeeds; None if 16 actions were all the same."""
+    tries = await rollouts.continue_from(before, TRIES)
+    others = [leaf.path[before.depth + 1] for leaf in tries]
+    other = next((node for node in others if act(node) != act(step)), None)
+    if other is None:
+        return None
+    if other.is_leaf:
+        return bool(other.success)
+    return any(leaf.success for leaf in await rollouts.continue_from(other, TRIES))
+
+
+def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+    """The shares of runs that recover, by which step was edited."""
+    rows = measured[""]
+    outcome = {name: [_outcome(row, name) for row in rows] for name in rows[0]["edited"]}
+    figures = [Figure.of(n, [o for o in outcome[n] if o is not None], PAPER.get(n, "")) for n in outcome]
+    differences = [
+        difference(f"1st irrecoverable - {name}", outcome["1st irrecoverable"], outcome[name])
+        for name in ("random", "2nd irrecoverable", "3rd irrecoverable")
+    ]
+    verdict, why = judged(differences)
+    same = sum(outcome is None for row in rows for outcome in row["recovered"].values())
+    edits = sum(len(row["recovered"]) for row in rows)
+    none = sum(row["edited"]["1st irrecoverable"] is None for row in rows)
+    notes = [f"{same} of {edits} edits had no other action in {TRIES} tries, and count as not recovered",
+             f"{none} of {len(rows)} runs have no irrecoverable step"]  # fmt: skip
+    return Finding("recovery", family, [*figures, *differences], verdict, why, notes)
+
+
+def _outcome(row: Mapping[str, Any], name: str) -> float | None:
+    """Whether the run recovers by that edit; None if it has no such step."""
+    step = str(row["edited"][name])
+    return float(bool(row["recovered"][step])) if step in row["recovered"] else None

@@ -1,0 +1,105 @@
+"""Failed runs whose recovery is known after every step: measured once, searched as often as one likes."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import Any
+
+from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.localize import Search
+from firstfault.localize.search import agreement
+from firstfault.tasks import TaskSource
+from firstfault.tree import Node, Task, Tree, Verdict
+
+DIGITS = string.digits + string.ascii_lowercase  # a number of steps as one character
+LOST = 0.02  # a prefix is lost where no more than this share of its completions succeeds
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed run of K tool-call steps, and what completions after 0, 1, .. K of them did.
+
+    `recovered` has a character for each completion, 1 for a success; `agreed` one that says up to which step the
+    completion repeated the run (see `localize.search.agreement`). `entropies` are those of the tokens of each step.
+    `first_wrong` is the first step that a generator of tasks knows to be wrong.
+    """
+
+    family: str
+    task: str
+    first_wrong: int | None
+    recovered: Sequence[str]
+    agreed: Sequence[str]
+    entropies: Sequence[Sequence[float]] = field(default=())
+
+    @property
+    def steps(self) -> int:
+        return len(self.recovered) - 1
+
+    @property
+    def rates(self) -> list[float]:
+        """p_0 .. p_K, the share of completions that succeed."""
+        return [outcomes.count("1") / len(outcomes) for outcomes in self.recovered]
+
+    @property
+    def step(self) -> int:
+        """The first irrecoverable step: the first after which hardly any completion succeeds; K + 1 if there is none.
+
+        >>> Failure("", "", None, ["0101", "0100", "0000"], ["0000", "1111", "2222"]).step
+        2
+        """
+        return next((m for m, rate in enumerate(self.rates) if m and rate <= LOST), self.steps + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def shuffled(self, seed: int) -> list[list[tuple[bool, int]]]:
+        """The completions after each step in another order: success, and up to which step it agrees."""
+        draw = Random(f"{self.family} {self.task} {seed}")
+        pairs = [
+            [(outcome == "1", DIGITS.index(upto)) for outcome, upto in zip(outcomes, agreed, strict=True)]
+            for outcomes, agreed in zip(self.recovered, self.agreed, strict=True)
+        ]
+        return [draw.sample(completions, len(completions)) for completions in pairs]
+
+
+def search_again(failure: Failure, search: Search, budget: int, seed: int = 0, others: int = 0) -> Verdict:
+    """What a search says of a failed run, given `budget` of its completions in an order that `seed` draws.
+
+    `others` whole runs of the task stand there before it begins.
+    """
+    completions = [iter(after) for after in failure.shuffled(seed)]
+    for _ in range(others):
+        search.learn(0, *next(completions[0]))
+    while budget and (question := search.ask(budget)) is not None:
+        step, tries = question
+        seen = [next(completions[step]) for _ in range(tries)]
+        search.tell(step, [success for success, _ in seen], [agreed for _, agreed in seen])
+        budget -= tries
+    return search.verdict()
+
+
+async def measure(
+    agent: Agent, source: TaskSource, family: str, task: Task, key: tuple[int, ...], completions: int = 64
+) -> Failure | None:
+    """A run of a task, and completions after each of its steps; None if it did not fail, or called no tool."""
+    tree = Tree(task, agent.chat.prompt(task.question), key=key)
+    async with Rollouts(agent, tree, budget=10**9) as rollouts:
+        leaves = await rollouts.sample(1)
+        if not leaves or leaves[0].success or leaves[0].depth < 2:
+            return None
+        [failed] = leaves
+        recovered, agreed = await recoveries(rollouts, failed, completions)
+        entropies = [[round(h, 3) for h in step.entropies] for step in failed.steps]
+        return Failure(family, task.id, source.first_wrong_step(task, failed), recovered, agreed, entropies)
+
+
+async def recoveries(rollouts: Rollouts, failed: Node, completions: int) -> tuple[list[str], list[str]]:
+    """Outcomes of completions after 0, 1, .. K steps of a failed run, and up to where they agree with it."""
+    prefixes = failed.path[:-1]
+    ends = await rollouts.continue_all([node for node in prefixes for _ in range(completions)])
+    after = [[leaf for leaf in ends if leaf.anchor is node] for node in prefixes]
+    recovered = ["".join(str(int(leaf.success)) for leaf in leaves) for leaves in after]
+    return recovered, ["".join(DIGITS[agreement(failed, leaf)] for leaf in leaves) for leaves in after]
