@@ -138,9 +138,7 @@ class Posterior(Search):
         belief = self.belief
         step = self.steps + 1 if belief[-1] > 0.5 else int(np.argmax(belief[:-1])) + 1
         probability = float(belief[step - 1])
-        finished = (
-            bool(self.succeeded.any()) and probability >= 0.5
-        )  # if nothing ever succeeds, all is lost from step 1
+        finished = bool(self.succeeded.any()) and probability >= 0.5
         verdict = Verdict(leaf, self.steps, step, finished, self.probes, probability=probability)
         verdict.weights = np.cumsum(belief)[:-1].tolist()
         return verdict
