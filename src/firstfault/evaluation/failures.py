@@ -15,6 +15,7 @@ from firstfault.tasks import TaskSource
 from firstfault.tree import Node, Task, Tree, Verdict
 
 DIGITS = string.digits + string.ascii_lowercase  # a number of steps as one character
+COMPLETIONS = 64  # after each step, to know which are irrecoverable
 LOST = 0.02  # a prefix is lost where no more than this share of its completions succeeds
 
 
@@ -81,9 +82,7 @@ def search_again(failure: Failure, search: Search, budget: int, seed: int = 0, o
     return search.verdict()
 
 
-async def measure(
-    agent: Agent, source: TaskSource, family: str, task: Task, key: tuple[int, ...], completions: int = 64
-) -> Failure | None:
+async def measure(agent: Agent, source: TaskSource, family: str, task: Task, key: tuple[int, ...]) -> Failure | None:
     """A run of a task, and completions after each of its steps; None if it did not fail, or called no tool."""
     tree = Tree(task, agent.chat.prompt(task.question), key=key)
     async with Rollouts(agent, tree, budget=10**9) as rollouts:
@@ -91,7 +90,7 @@ async def measure(
         if not leaves or leaves[0].success or leaves[0].depth < 2:
             return None
         [failed] = leaves
-        recovered, agreed = await recoveries(rollouts, failed, completions)
+        recovered, agreed = await recoveries(rollouts, failed, COMPLETIONS)
         entropies = [[round(h, 3) for h in step.entropies] for step in failed.steps]
         return Failure(family, task.id, source.first_wrong_step(task, failed), recovered, agreed, entropies)
 

@@ -100,10 +100,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def table(finding: Finding) -> Table:
-    shown = Table("", "here", "95 % interval", "of", "the paper", title=f"{finding.claim}, {finding.family}")
+    shown = Table("", "here, 95 % interval", "of", "the paper", title=f"{finding.claim}, {finding.family}")
     for figure in finding.figures:
-        interval = f"{figure.low:.2f} to {figure.high:.2f}"
-        shown.add_row(figure.name, f"{figure.mean:.2f}", interval, str(figure.n), figure.paper)
+        shown.add_row(figure.name, str(figure), str(figure.n), figure.paper)
     shown.caption = f"{finding.verdict}: {finding.why}"
     return shown
 
@@ -115,7 +114,7 @@ def markdown(finding: Finding) -> list[str]:
         finding.why[:1].upper() + finding.why[1:] + ".",
         "",
     ]
-    lines += ["| | here | 95 % interval | of | the paper |", "|---|---|---|---|---|"]
+    lines += ["| | here, 95 % interval | of | the paper |", "|---|---|---|---|"]
     for f in finding.figures:
-        lines.append(f"| {f.name} | {f.mean:.3f} | {f.low:.3f} to {f.high:.3f} | {f.n} | {f.paper} |")
+        lines.append(f"| {f.name} | {f} | {f.n} | {f.paper} |")
     return [*lines, "", *(f"{note[:1].upper()}{note[1:]}.\n" for note in finding.notes)]

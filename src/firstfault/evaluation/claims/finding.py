@@ -13,20 +13,26 @@ Verdict = Literal["holds", "does not hold", "can't tell at this size"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over `n` independent units (runs, tasks) with its 95 % interval, and what the paper has in its place."""
+    """A mean over `n` independent units (runs, tasks) with its 95 % interval, and what the paper has in its place.
+
+    Without any unit, there are none of these.
+    """
 
     name: str
-    mean: float
-    low: float
-    high: float
+    mean: float | None
+    low: float | None
+    high: float | None
     n: int
     paper: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]" if self.n else "not measured"
 
     @classmethod
     def of(cls, name: str, values: Sequence[float], paper: str = "") -> Figure:
         """The mean of independent values, with a percentile bootstrap of 2000 resamples."""
         if not len(values):
-            return cls(name, float("nan"), float("nan"), float("nan"), 0, paper)
+            return cls(name, None, None, None, 0, paper)
         values = np.asarray(values, dtype=float)
         draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
         low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
@@ -58,9 +64,9 @@ def judged(differences: Sequence[Figure]) -> tuple[Verdict, str]:
     >>> judged([Figure("a - b", 0.3, 0.1, 0.5, 20)])
     ('holds', 'a - b is 0.30 [0.10, 0.50]')
     """
-    words = [f"{d.name} is {d.mean:.2f} [{d.low:.2f}, {d.high:.2f}]" for d in differences]
-    against = [word for d, word in zip(differences, words, strict=True) if d.high < 0]
-    unsure = [word for d, word in zip(differences, words, strict=True) if not d.low > 0 and not d.high < 0]
+    words = {d.name: f"{d.name} is {d}" for d in differences}
+    against = [words[d.name] for d in differences if d.n and d.high < 0]
+    unsure = [words[d.name] for d in differences if not d.n or d.low <= 0 <= d.high]
     if against:
         return "does not hold", "; ".join(against)
-    return ("can't tell at this size", "; ".join(unsure)) if unsure else ("holds", "; ".join(words))
+    return ("can't tell at this size", "; ".join(unsure)) if unsure else ("holds", "; ".join(words.values()))

@@ -8,14 +8,13 @@ from typing import Any
 
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
-from firstfault.evaluation.failures import LOST, recoveries
+from firstfault.evaluation.failures import COMPLETIONS, LOST, recoveries
 from firstfault.localize.search import act
 from firstfault.tasks import TaskSource
 from firstfault.tree import Node, Task, Tree
 
 PAPER = {"1st irrecoverable": "32.8 % (AIME25)", "3rd irrecoverable": "18.0 %", "random": "2.8 to 8.5 %"}
 TRIES = 16  # whole runs that must all fail; tries to find another action; completions behind it
-COMPLETIONS = 64  # after each step, to know which are irrecoverable
 
 
 VARIANTS = ("",)

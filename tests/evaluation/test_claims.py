@@ -1,0 +1,123 @@
+"""Claims: their arithmetic by hand, and measured on a real tiny policy, whose work is kept."""
+
+import json
+import random
+
+import pytest
+from rich.console import Console
+
+from firstfault.config import RunConfig
+from firstfault.errors import UserError
+from firstfault.evaluation import failures
+from firstfault.evaluation.claims import consistency, ranking, recovery
+from firstfault.evaluation.claims.command import command
+from firstfault.evaluation.claims.finding import Figure, judged
+from firstfault.evaluation.failures import Failure, search_again
+from firstfault.localize import Bisect, Posterior
+from firstfault.tree import Task, Term, Tree
+
+
+def failure(rates: list[float], first_wrong: int | None = None, completions: int = 64, name: str = "t") -> Failure:
+    """A failed run whose completions succeed at these rates and repeat nothing."""
+    draw = random.Random(name)
+    recovered = ["".join("01"[draw.random() < rate] for _ in range(completions)) for rate in rates]
+    return Failure("f", name, first_wrong, recovered, ["0123456789"[m] * completions for m in range(len(rates))])
+
+
+def test_a_search_of_a_recorded_failure_finds_its_cliff_and_draws_no_completion_twice():
+    run = failure([0.5] * 4 + [0.0] * 3, name="cliff")
+    assert run.step == 4 and run.steps == 6
+    answers = [search_again(run, Posterior(6), 24, seed).step for seed in range(20)]
+    assert answers.count(4) >= 17
+    bisected = search_again(run, Bisect(6, lambda step: 2), 24)
+    assert sum(probe.tries for probe in bisected.probes) <= 6
+    assert sorted(run.shuffled(3)[0]) == sorted((o == "1", 0) for o in run.recovered[0])
+
+
+def test_other_runs_of_the_task_come_first_and_are_not_asked_for_again():
+    run = Failure("f", "t", None, ["1" * 4 + "0" * 12, "0" * 16, "0" * 16], ["1" * 4 + "2" * 12, "1" * 16, "2" * 16])
+    verdict = search_again(run, Posterior(2), 0, others=16)
+    assert verdict.step == 2 and verdict.probability > 0.8 and verdict.probes == []
+
+
+def test_a_run_without_a_lost_prefix_has_no_step():
+    assert failure([0.5, 0.4, 0.3]).step == 3
+
+
+def test_a_claim_holds_only_beyond_its_interval():
+    assert judged([Figure("d", 0.2, 0.1, 0.3, 9)])[0] == "holds"
+    assert judged([Figure("d", 0.2, -0.1, 0.3, 9)])[0] == "can't tell at this size"
+    assert judged([Figure("d", 0.2, 0.1, 0.3, 9), Figure("e", -0.2, -0.3, -0.1, 9)])[0] == "does not hold"
+    assert judged([Figure.of("d", [])])[0] == "can't tell at this size"
+
+
+def test_which_edit_recovers_by_hand():
+    edited = {"random": 2, "first wrong": None, "1st irrecoverable": 1, "2nd irrecoverable": 2, "3rd irrecoverable": 3}
+    rows = [{"edited": edited, "recovered": {"1": True, "2": False}}] * 12
+    found = recovery.finding("f", {"": rows})
+    mean = {figure.name: (figure.mean, figure.n) for figure in found.figures}
+    assert mean["1st irrecoverable"] == (1.0, 12) and mean["random"] == (0.0, 12) and mean["first wrong"][1] == 0
+    assert mean["1st irrecoverable - 2nd irrecoverable"] == (1.0, 12) and found.verdict == "can't tell at this size"
+    same = recovery.finding("f", {"": [{"edited": edited, "recovered": {"1": None, "2": None}}]})
+    assert "2 of 2 edits had no other action" in same.notes[0]
+
+
+def test_how_credit_orders_branches_by_hand():
+    row = {"task": "t", "credit": [[0.5, -0.5, 0.0], [1.0, 0.0]], "worth": [[0.75, 0.25, 0.25], [0.0, 0.5]]}
+    assert ranking.accuracy(row) == pytest.approx(2 / 3)  # two pairs right, one wrong, one of equal worth
+    assert ranking.accuracy({"task": "t", "credit": [[1.0, 2.0]], "worth": [[0.5, 0.5]]}) is None
+
+
+def test_children_that_act_alike_are_one_branch():
+    tree = Tree(Task("q", "a"), prompt=[1])
+    for token, advantage in ((2, 1.0), (2, 0.0), (3, -1.0)):
+        node = tree.add(tree.root, rollout=token, action_tokens=[token])
+        node.terms = [Term(advantage, 1.0, 0.2, 0.2)]
+    tree.add(tree.root, rollout=9, action_tokens=[4])  # without credit
+    assert [[node.action_tokens for node in branch] for branch in ranking.credited(tree.root)] == [[[2], [2]], [[3]]]
+
+
+def test_searches_that_agree_are_counted_in_pairs():
+    assert consistency.agreement([1, 1, 2]) == pytest.approx(1 / 3)
+    runs = [failure([0.6] * (1 + k % 4) + [0.0] * 5, 1 + k % 4, name=str(k)) for k in range(8)]
+    found = consistency.finding("f", {"": [run.to_json() for run in runs]})
+    mean = {figure.name: figure.mean for figure in found.figures}
+    assert mean["posterior: names the true step"] > mean["printed, X = 2: names the true step"] > 0.6
+    assert mean["posterior: names the true step"] == mean["posterior: names the first wrong step"]
+
+
+@pytest.fixture
+def families(tiny_policy) -> dict[str, RunConfig]:
+    tasks = {"name": "arithmetic", "operations_min": 2, "operations_max": 2}
+    agent = {"max_new_tokens": 32, "max_steps": 4, "max_context": 256}
+    return {"arithmetic": RunConfig(model=str(tiny_policy), tasks=tasks, agent=agent, threads=1, device="cpu")}
+
+
+def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatch):
+    monkeypatch.setattr(recovery, "TRIES", 4)
+    for module in (recovery, ranking, failures):
+        monkeypatch.setattr(module, "COMPLETIONS", 4)
+    names = ["recovery", "ranking", "consistency"]
+    console = Console(quiet=True)
+    found = command(names, families, 2, tmp_path, console)
+    assert [finding.claim for finding in found] == names
+    rows = {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names}
+    methods = [json.loads(line)["variant"] for line in rows["ranking"].splitlines()]
+    assert set(methods) == set(ranking.METHODS) and len(methods) == 2 * len(ranking.METHODS)
+    kept = [json.loads(line)["measured"] for line in rows["consistency"].splitlines()]
+    assert all(len(after) == 4 for row in kept if row for after in row["recovered"])
+    # a second command measures nothing; one for more goes on; a line that was cut short is measured again
+    assert command(names, families, 2, tmp_path, console) == found
+    assert {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names} == rows
+    (tmp_path / "consistency-arithmetic.jsonl").write_text(rows["consistency"][:-10])
+    command(["consistency"], families, 2, tmp_path, console)
+    assert (tmp_path / "consistency-arithmetic.jsonl").read_text() == rows["consistency"]
+    assert "### consistency, arithmetic" in (tmp_path / "claims.md").read_text()
+
+
+def test_what_can_t_be_measured_is_said_in_a_sentence(families, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"there is no claim 'recover'; choose of recovery, ranking, consistency"):
+        command(["recover"], families, 1, tmp_path, Console(quiet=True))
+    monkeypatch.setattr("firstfault.evaluation.claims.command.TRIED", 0)
+    with pytest.raises(UserError, match=r"of 0 tasks only 0 are such as it is about; ask for fewer"):
+        command(["recovery"], families, 1, tmp_path, Console(quiet=True))
