@@ -15,7 +15,7 @@ import platform
 import statistics
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import matplotlib.pyplot as plt
 import torch
@@ -57,7 +57,7 @@ def measured(family: str, search: str, seed: int) -> dict:
 def at_tokens(c: dict, tokens: float, kind: str = "sampled") -> float:
     """Success when so many tokens had been written, between two evaluations on the line that joins them."""
     points = [(record["generated_tokens"], record[kind]) for record in c["evaluations"]]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if tokens <= x1:
             return y0 + (y1 - y0) * (tokens - x0) / (x1 - x0)
     return points[-1][1]
