@@ -35,8 +35,9 @@ ARGUMENTS = (
     "{family} --method elpo --method.search {search} --method.rollouts 16 --steps 12 --seed {seed} "
     "--evaluation.every 3 --evaluation.samples 2 --threads 1 --checkpoint-every 4"
 )
-KEPT = ("rollouts", "generated_tokens", "tool_calls", "probes", "searches", "searches_finished", "critical_steps",
-        "localized_share", "clip_share_localized", "zero_gradient_groups", "seconds_explore", "seconds_update")  # fmt: skip
+KEPT = ("rollouts", "generated_tokens", "tool_calls", "probes", "searches", "searches_finished",
+        "critical_steps", "localized_share", "clip_share_localized", "zero_gradient_groups", "seconds_explore",
+        "seconds_update")  # fmt: skip
 RECORD = RESULTS / "searches.json"
 COLOURS = {"printed": "tab:blue", "posterior": "tab:red"}
 
@@ -50,7 +51,7 @@ def measured(family: str, search: str, seed: int) -> dict:
     for record in evaluations:
         record |= {total: values[record["iteration"]] for total, values in spent.items()}
     found = {"family": family, "search": search, "seed": seed, "evaluations": evaluations}
-    found["iterations"] = [{name: row[name] for name in KEPT} for row in rows]
+    found["iterations"] = [{name: row.get(name, 0.0) for name in KEPT} for row in rows]
     return json.loads(json.dumps(found), parse_float=lambda number: round(float(number), 4))
 
 
