@@ -358,7 +358,29 @@ def real(results: dict) -> list[str]:
     return lines
 
 
-LESSONS: list[str] = []
+LESSONS = [
+    "**What was learnt.**",
+    "",
+    "- *Repeated steps are the evidence that counts.* They raise the posterior from .48 / .55 / .53 (arithmetic, lore, "
+    "programs; counts only) to .65 / .65 / .62 at 8 rollouts, and with 15 other runs of the task 4 rollouts find more "
+    "(.76 / .69 / .70) than any search without them does with 16. The printed search at its best cap stays at .47 / "
+    ".46 / .46. Tasks whose text never repeats itself gain nothing by it, and lose nothing.",
+    "- *It hardly ever accuses a step where none is at fault*, though so few runs (1, 5 and 4) have none that this is "
+    "no more than a sign. The printed search always does.",
+    "- *It is too modest there*: with other runs, it is right more often than it says. Its calibration error is .05 to "
+    ".13 with its own probes, and .13 to .25 with other runs.",
+    "- *Entropies* help a search that hears of no other run at up to 8 rollouts, but the other runs say the same and "
+    "more; with both, they gain on one family and lose on another, and entropies of the wrong steps cost up to .15. "
+    "They are not used. *Rates and places of other tasks* make no difference beyond noise. They are not used either.",
+    "- *A reward model* as prior is worth something only if it is nearly always right, and if the first wrong step is "
+    "what is looked for: in lore, where a wrong step is often not the one that loses the run, even one that is right "
+    "in 9 of 10 runs costs more than it gives. `Posterior(prior=...)` takes one; nothing of ours gives it one.",
+    "- *How real runs differ from the simulated families*: they hardly ever recover (.14 to .18 from the start, about "
+    ".16 just before the fault), as in the hardest profiles there, and rates differ little between steps, as in a and "
+    "f. The order of the searches is that of the simulation, but as recovery is rare, counts alone are worth less: the "
+    "posterior does no better than *filled* without repeated steps (-.04 to .03; simulated, it leads by .02 to .03 at "
+    "K = 8), and by .03 to .20 with them.",
+]
 
 
 def described(runs: Sequence[Profile]) -> str:
@@ -385,14 +407,14 @@ def draw(results: dict) -> None:
     panels += [(f"real: {f}", results["real"][f]["scores"], [f]) for f in real_families]
     figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels), 2.8), sharey=True)
     for axis, (title, scores, families) in zip(axes, panels, strict=True):
-        for name, style in STYLES.items():
-            axis.plot(
-                BUDGETS, [mean_over(families, scores[name][str(b)], "exact") for b in BUDGETS], **style, label=name
-            )
+        for name in STYLES:
+            if name in scores:
+                exact = [mean_over(families, scores[name][str(budget)], "exact") for budget in BUDGETS]
+                axis.plot(BUDGETS, exact, **STYLES[name], label=name)
         axis.set(title=title, xlabel="rollouts", ylim=(0, 1))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("exact")
-    axes[0].legend(frameon=False, fontsize=7)
+    axes[-1].legend(frameon=False, fontsize=7)
     figure.tight_layout()
     figure.savefig(RESULTS / "localization.svg", metadata={"Date": None})
 
@@ -400,10 +422,19 @@ def draw(results: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1200, help="simulated runs of each family")
+    parser.add_argument("--render", action="store_true", help="only write page and picture anew")
     parsed = parser.parse_args()
-    results: dict = {"runs": parsed.runs, "simulated": {}, "real": {}, "microseconds": microseconds(16)}
+    if not parsed.render:
+        search_all(parsed.runs)
+    results = json.loads((RESULTS / "localization.json").read_text())
+    (RESULTS / "localization.md").write_text(render(results))
+    draw(results)
+
+
+def search_all(runs: int) -> None:
+    results: dict = {"runs": runs, "simulated": {}, "real": {}, "microseconds": microseconds(16)}
     for steps in STEPS:
-        simulated = {family: list(profiles(family, steps, parsed.runs)) for family in FAMILIES}
+        simulated = {family: list(profiles(family, steps, runs)) for family in FAMILIES}
         results["simulated"][str(steps)] = scored(simulated, SEARCHES)
     for family in dict.fromkeys(failure.family for failure in recorded()):
         known = measured(family, 1)
@@ -412,8 +443,6 @@ def main() -> None:
         results["real"][family] = {"profile": described(known), "scores": scores}
     rounded = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 4))
     (RESULTS / "localization.json").write_text(json.dumps(rounded, indent=1) + "\n")
-    (RESULTS / "localization.md").write_text(render(rounded))
-    draw(rounded)
 
 
 if __name__ == "__main__":
