@@ -66,7 +66,7 @@ class LocalModel(KeptWriter):
         self.spent.completion_tokens += len(done.tokens)
         said = chat.parse(done.tokens)
         calls = [{"function": _function(call, said.text)} for call in said.calls]
-        message = plain({"content": said.content, "tool_calls": calls})
+        message = plain({"content": said.content, "tool_calls": calls}) | {"tokens": len(done.tokens)}
         return message | ({"cut": True} if done.stop_reason == "length" else {})
 
     def _chat(self, tools: list[Schema]) -> Chat:

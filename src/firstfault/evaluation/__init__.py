@@ -1,0 +1,1 @@
+"""How good an agent is: runs on held-out tasks, a record of each, and what they say."""
