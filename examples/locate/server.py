@@ -13,6 +13,7 @@ import json
 import random
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -47,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         SERVED.append(request)
-        message = answer(request["messages"])
+        message = (self.server.model or answer)(request["messages"])
         read, written = (len(json.dumps(part)) // 4 for part in (request["messages"], message))
         body = json.dumps({
             "id": f"chatcmpl-{len(SERVED)}",
@@ -67,16 +68,22 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
 
-def serve(port: int = 0) -> ThreadingHTTPServer:
-    """A server in a thread of its own; `server_port` says where."""
+def serve(port: int = 0, model: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None) -> ThreadingHTTPServer:
+    """A server in a thread of its own, of this model or another; `server_port` says where."""
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.model = model
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description: str, model: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None) -> None:
+    """Serve until it is stopped."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8010)
-    server = serve(parser.parse_args().port)
+    server = serve(parser.parse_args().port, model)
     print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
     threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(__doc__)

@@ -43,7 +43,7 @@ def major_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: i
 
     Exact, by dynamic programming. Runs that are taken independently, each with chance k / n, are a uniform set of k
     given that there are k of them; so what candidates get is independent up to their sum. For each number of correct
-    votes, `chance[s, j]` is that of s votes and abstentions in all, and j wrong answers with as many votes as the right.
+    votes, `chance[s, j]` is that of s votes for wrong answers, of which j have as many votes as the right one.
 
     Two runs say 7, which is right, one says 5, one 6, and one nothing. Of the 10 pairs, 7 7 wins, as do 7 and nothing
     twice; 7 5 and 7 6, twice each, win every other time:

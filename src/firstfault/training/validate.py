@@ -40,12 +40,12 @@ async def validate(
     )
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
     record: dict[str, Any] = {"problems": len(tasks), "samples": samples}
-    families: dict[str, dict[str, float]] = {name: {} for name in map(_family, tasks) if name}
+    families: dict[str, dict[str, float]] = {name: {} for name in map(family, tasks) if name}
     for name, group in (("sampled", sampled), ("greedy", likeliest)):
         success = [float(np.mean([leaf.success for leaf in tree.leaves])) for tree in group]
         record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
-        for family, scores in families.items():
-            own = [s for s, task in zip(success, tasks, strict=True) if _family(task) == family]
+        for part, scores in families.items():
+            own = [s for s, task in zip(success, tasks, strict=True) if family(task) == part]
             scores[name] = float(np.mean(own))
     if families:
         record["families"] = families
@@ -56,7 +56,7 @@ async def validate(
     return record
 
 
-def _family(task: Task) -> str | None:
+def family(task: Task) -> str | None:
     """The family of a mix that a task is from; a user's own tasks may have anything under that name."""
     name = task.info.get("family")
     return name if isinstance(name, str) else None
