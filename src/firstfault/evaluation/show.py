@@ -39,10 +39,12 @@ def tables(title: str, summary: Summary, ks: Sequence[int], samples: int) -> Ite
 
 def _parts(groups: Sequence[Group], k: int) -> Table:
     columns = ["success", *([f"pass@{k}", f"major@{k}"] if k > 1 else []), "calls"]
-    parts = Table("", "tasks", *(name.capitalize() if "@" in name else name for name in columns), padding=(0, 1))
+    several = len({group.family for group in groups}) > 1
+    parts = Table("family" if several else "difficulty", "tasks", *map(_words, columns))
     for group in groups:
-        cells = [f"{_value(f.value)}\n{_interval(f)}" for f in (group.figures[name] for name in columns)]
-        parts.add_row(", ".join(filter(None, (group.family, group.difficulty))), str(group.tasks), *cells)
+        cells = [f"{_value(f.value)}\n{_interval(f, '–')}" for f in (group.figures[name] for name in columns)]
+        name = ", ".join(filter(None, (group.family if several else None, group.difficulty)))
+        parts.add_row(name, str(group.tasks), *cells)
     parts.caption = "--json has all figures of each"
     return parts
 
@@ -55,10 +57,10 @@ def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _interval(figure: Figure) -> str:
+def _interval(figure: Figure, to: str = " to ") -> str:
     if figure.low is None:
         return "unknown"
-    return f"{_value(figure.low)} to {_value(figure.high)}" if figure.high is not None else f"{_value(figure.low)} up"
+    return f"{_value(figure.low)}{to}{_value(figure.high)}" if figure.high is not None else f"{_value(figure.low)} up"
 
 
 def _tasks(group: Group) -> str:
