@@ -94,7 +94,7 @@ def test_tables_and_json_say_what_is_unknown(capsys):
     from rich.console import Console
 
     found = summarize([*task(0, "Ra", tokens=None, difficulty="4"), *task(1, "aa", difficulty="5")], ks=[1, 2])
-    for table in tables("m on t", found, [1, 2], samples=2):
+    for table in tables("m on t", found, [1, 2], "2 sampled runs of each"):
         Console(width=100).print(table)
     shown = " ".join(capsys.readouterr().out.split())
     assert "tokens written per run │ - │ unknown" in shown and "Major@2" in shown and "2 tasks, 2 sampled runs" in shown

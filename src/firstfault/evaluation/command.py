@@ -197,7 +197,8 @@ def _agent(
 
 def _print(config: RunConfig, options: EvalConfig, summary: Summary, ks: list[int]) -> None:
     console = Console()
-    for table in tables(f"{config.model} on {config.tasks['name']}", summary, ks, config.evaluation.samples):
+    runs = f"{config.evaluation.samples} sampled runs of each, seed {config.seed}"
+    for table in tables(f"{config.model} on {config.tasks['name']}", summary, ks, runs):
         console.print(table)
     if options.records:
         console.print(f"a record of each run: {options.records}", markup=False, highlight=False)

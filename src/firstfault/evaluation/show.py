@@ -21,7 +21,7 @@ WORDS = {
 }
 
 
-def tables(title: str, summary: Summary, ks: Sequence[int], samples: int) -> Iterator[Table]:
+def tables(title: str, summary: Summary, ks: Sequence[int], runs: str) -> Iterator[Table]:
     """A table of all figures, and one of the main figures by family and by difficulty, where there are such."""
     whole = Table(title=title)
     whole.add_column("")
@@ -30,7 +30,7 @@ def tables(title: str, summary: Summary, ks: Sequence[int], samples: int) -> Ite
     for name, figure in summary.overall.figures.items():
         if name not in ("pass@1", "major@1"):  # which are the success
             whole.add_row(_words(name), _value(figure.value), _interval(figure))
-    whole.caption = f"{_tasks(summary.overall)}, {samples} sampled runs of each; intervals: bootstrap over tasks"
+    whole.caption = f"{_tasks(summary.overall)}, {runs}; intervals: bootstrap over tasks"
     yield whole
     groups = [*summary.families, *(summary.difficulties if len(summary.difficulties) > 1 else [])]
     if groups:
