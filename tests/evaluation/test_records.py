@@ -107,6 +107,13 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, text):
     assert path.read_text() == text
 
 
+def test_settings_that_nothing_came_of_can_be_mended(tmp_path):
+    path = tmp_path / "records.jsonl"
+    RecordsFile(path, SETTINGS | {"model": "mistyped"}, runs=2)
+    RecordsFile(path, SETTINGS, runs=2).add(pair(0))
+    assert RecordsFile(path, SETTINGS, runs=2).finished == {0}
+
+
 def test_an_empty_file_is_a_beginning(tmp_path):
     path = tmp_path / "records.jsonl"
     path.touch()

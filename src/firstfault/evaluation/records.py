@@ -136,7 +136,7 @@ def _read(path: Path, text: str, settings: dict[str, Any], runs: int) -> list[Re
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} holds no records of an evaluation; give another path with --records.") from error
     for name in (*settings, *made):
-        if made.get(name) != settings.get(name):
+        if records and made.get(name) != settings.get(name):  # where nothing came of other settings, these may begin
             raise UserError(
                 f"{path} was made with {_setting(name, made)}, not {_setting(name, settings)}; give the same settings, "
                 "or another path with --records."
