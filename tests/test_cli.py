@@ -100,6 +100,18 @@ REFUSED = {
     ),
     "eval without tasks": ("eval --model {tiny} --evaluation.problems 0", "nothing to evaluate on"),
     "eval of a missing model": ("eval --model {d}/none", "can't be loaded"),
+    "eval with too few samples": ("eval --model {tiny} --samples 4 --k 1,8", "give --samples 8"),
+    "eval of no runs": ("eval --model {tiny} --k 0", "k = 0"),
+    "eval of K that is no number": ("eval --model {tiny} --k 1,many", "k.1 = 'many'"),
+    "eval with records in a folder": ("eval --model {tiny} --records {d}/empty", "can't be kept"),
+    "eval with records below a file": ("eval --model {tiny} --records {d}/file/records.jsonl", "can't be kept"),
+    "eval with records that are none": ("eval --model {tiny} --records {d}/good.jsonl", "holds no records"),
+    "eval of an endpoint without a model": ("eval --endpoint http://127.0.0.1:9/v1", "give the name with --model"),
+    "eval of an endpoint with a nucleus": (
+        "eval --model m --endpoint http://127.0.0.1:9/v1 --agent.top-p 0.9",
+        "leave out agent.top_p",
+    ),
+    "eval of a model here, many at a time": ("eval --model {tiny} --parallel 4", "give --endpoint"),
     "report of an empty folder": ("report {d}/empty", "holds no metrics.jsonl"),
     "report of no folder": ("report {d}/none", "holds no metrics.jsonl"),
     "show nothing": ("show {d}/none", "holds no trees"),
@@ -251,14 +263,3 @@ def test_lists_are_flags_that_may_be_repeated(prepare, tmp_path, monkeypatch, re
 def test_lists_of_numbers_are_flags_that_may_be_repeated(prepare):
     flags = ["--method", "cir", "--method.calls", "8", "--method.calls", "12"]
     assert prepare("", *flags)["method"]["calls"] == [8, 12]
-
-
-def test_a_mix_is_measured_family_by_family(tiny_policy, capsys):
-    limits = ["--agent.max-new-tokens", "32", "--agent.max-steps", "4", "--agent.max-context", "256"]
-    size = ["--evaluation.problems", "3", "--samples", "1", "--threads", "1"]
-    arguments = ["eval", "--json", "--model", str(tiny_policy), "--tasks", "arithmetic,stateful", *limits, *size]
-    assert main(arguments) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert list(record["families"]) == ["arithmetic", "stateful"]
-    scores = [record["families"][family]["sampled"] for family in ("arithmetic", "stateful")]
-    assert record["sampled"] == pytest.approx((2 * scores[0] + scores[1]) / 3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from firstfault.config import RunConfig, read_recipe, validated
+from firstfault.evaluation.summary import FIGURES
 from firstfault.methods import METHODS
 from firstfault.training.build import build_method, build_tasks, method_class
 from firstfault.training.metrics import METRICS
@@ -17,6 +18,11 @@ ROOT = Path(__file__).parent.parent
 def test_the_docs_explain_every_metric():
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     assert dict(rows) == METRICS
+
+
+def test_the_docs_explain_every_figure_of_an_evaluation():
+    rows = re.findall(r"^\| `([\w@]+)` \| (.+) \|$", (ROOT / "docs" / "evaluation.md").read_text(), re.MULTILINE)
+    assert dict(rows) == FIGURES
 
 
 def test_every_method_has_a_page():
@@ -42,8 +48,9 @@ def test_the_readme_s_own_method_gives_credit(tmp_path):
     assert [leaf.advantage for leaf in tree.leaves] == [0.5, -0.5]
 
 
-def test_the_code_on_planted_mistakes_runs():
-    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "planted.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize("page", ["planted", "evaluation"])
+def test_the_code_of_a_page_runs(page):
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
     exec("\n".join(blocks), {})
 
 

@@ -13,8 +13,11 @@ import json
 import random
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+Model = Callable[[list[dict[str, Any]]], dict[str, Any]]  # from messages to the next one
 
 MISTAKEN = 0.6
 DRAW = random.Random()
@@ -47,15 +50,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         SERVED.append(request)
-        message = answer(request["messages"])
-        read, written = (len(json.dumps(part)) // 4 for part in (request["messages"], message))
+        message = (self.server.model or answer)(request["messages"])
         body = json.dumps({
             "id": f"chatcmpl-{len(SERVED)}",
             "object": "chat.completion",
             "created": 0,
             "model": request["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written},
+            "usage": self.usage(request["messages"], message),
         }).encode()  # fmt: skip
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -63,20 +65,31 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def usage(self, *texts: Any) -> dict[str, int] | None:
+        """Tokens read and written, about."""
+        read, written = (len(json.dumps(text)) // 4 for text in texts)
+        return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
     def log_message(self, *_: Any) -> None:
         return None
 
 
-def serve(port: int = 0) -> ThreadingHTTPServer:
-    """A server in a thread of its own; `server_port` says where."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+def serve(port: int = 0, model: Model | None = None, handler: type[Handler] = Handler) -> ThreadingHTTPServer:
+    """A server in a thread of its own, of this model or another; `server_port` says where."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server.model = model
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description: str, model: Model | None = None) -> None:
+    """Serve until it is stopped."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8010)
-    server = serve(parser.parse_args().port)
+    server = serve(parser.parse_args().port, model)
     print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)
     threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(__doc__)

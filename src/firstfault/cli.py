@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "firstfault: interrupted; what was finished is saved: go on with --resume, or, of locate, as before.",
+            "firstfault: interrupted; what was finished is saved: go on with --resume, or, of locate and of eval with "
+            "--records, as before.",
             file=sys.stderr,
         )
         return 130
@@ -74,26 +74,10 @@ def train(parsed: argparse.Namespace) -> None:
 
 
 def evaluate(parsed: argparse.Namespace) -> None:
-    from firstfault.training.validate import evaluate_model
+    from firstfault.evaluation.command import EvalConfig, command
 
-    config = _config(parsed)
-    record = evaluate_model(config, Console(stderr=True))
-    if parsed.json:
-        print(json.dumps(record))
-        return
-    table = Table(title=f"{config.model} on {config.tasks['name']}")
-    for column in ("", "success", "95 % interval"):
-        table.add_column(column, justify="right" if column else "left")
-    for kind in ("sampled", "greedy"):
-        table.add_row(kind, f"{record[kind]:.3f}", f"{record[f'{kind}_low']:.3f} to {record[f'{kind}_high']:.3f}")
-    for family, scores in record.get("families", {}).items():
-        for kind, success in scores.items():
-            table.add_row(f"{family}, {kind}", f"{success:.3f}", "")
-    table.caption = (
-        f"{record['problems']} problems, {record['samples']} samples each; "
-        f"{record['tokens_per_run']:.0f} tokens and {record['calls_per_run']:.1f} tool calls per sampled run"
-    )
-    Console().print(table)
+    own = {name: vars(parsed).pop(name) for name in EvalConfig.model_fields if name in vars(parsed)}
+    command(_config(parsed), validated(EvalConfig, own, "settings"), as_json=parsed.json)
 
 
 def methods(parsed: argparse.Namespace) -> None:
@@ -191,10 +175,18 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     training = verb(train, "train", "train a policy; everything of the run goes to --run-dir", f"[--resume] {settings}")
     training.add_argument("--resume", action="store_true", default=False, help="go on from the newest checkpoint")
     evaluation = verb(
-        evaluate, "eval", "measure a policy on held-out tasks, sampled and greedy", f"[--json] {settings}"
+        evaluate,
+        "eval",
+        "measure an agent on held-out tasks: Pass@K, Major@K, greedy success, tool calls, by family and difficulty",
+        f"[--samples N] [--k 1,4,16] [--records FILE] [--endpoint URL] [--json] {settings}",
     )
-    evaluation.add_argument("--samples", dest="evaluation.samples", metavar="X", help="sampled runs per task")
-    evaluation.add_argument("--json", action="store_true", default=False, help="print the record as JSON")
+    evaluation.add_argument("--samples", dest="evaluation.samples", metavar="X",
+                            help="sampled runs per task, besides a greedy one (default: 4)")  # fmt: skip
+    evaluation.add_argument("--json", action="store_true", default=False, help="print the figures as JSON")
+    if arguments[:1] == ["eval"]:
+        from firstfault.evaluation.command import EvalConfig
+
+        _add_fields(evaluation.add_argument_group("settings of the evaluation"), EvalConfig)
     for added in (training, evaluation):
         added.add_argument("--config", type=Path, default=None, help="a TOML recipe; flags override it")
         added.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation, where "

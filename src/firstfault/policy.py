@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -24,3 +26,9 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
             "of a causal language model on the Hugging Face Hub, or tiny."
         ) from error
     return model.to(device).eval(), tokenizer
+
+
+def version(name: str) -> str:
+    """A model's name, and of a folder also the time and size of its weights: what changes when they do."""
+    files = sorted(Path(name).glob("*.safetensors"))
+    return " ".join([name, *(f"{file.stat().st_mtime_ns}-{file.stat().st_size}" for file in files)])

@@ -93,7 +93,7 @@ def test_an_interrupted_search_goes_on_and_pays_for_nothing_twice(server, flags,
     served, handle = server.served, server.module.Handler.do_POST
 
     def dies(self):
-        if len(served) == 20:
+        if len(served) >= 20:
             self.close_connection = True
             self.connection.close()
         else:
@@ -101,12 +101,14 @@ def test_an_interrupted_search_goes_on_and_pays_for_nothing_twice(server, flags,
 
     server.module.Handler.do_POST = dies
     assert main(command) == 2
-    assert "does not answer for model 'scripted'" in capsys.readouterr().err and len(served) == 20
+    assert "does not answer for model 'scripted'" in capsys.readouterr().err
+    died = len(served)
+    assert died in (20, 21)  # two ask at a time
     server.module.Handler.do_POST = handle
     assert main(command) == 0
     first = capsys.readouterr()
     paid = len(served)
-    assert f"paid for {paid - 20} calls" in " ".join(first.err.split())
+    assert f"paid for {paid - died} calls" in " ".join(first.err.split())
     assert paid == len(list((tmp_path / "cache").iterdir()))
     assert main(command) == 0
     again = capsys.readouterr()

@@ -63,7 +63,7 @@ class Agent:
             made = sum(len(earlier.calls) for earlier in node.path)
             for call in message.calls:
                 left = self.max_calls is None or made + len(step.calls) < self.max_calls
-                step.calls.append(await _run(call, session) if left else _refused(call))
+                step.calls.append(await make_call(call, session) if left else _refused(call))
             observation = self.chat.observe(done.tokens, [(call.name, call.output) for call in step.calls])
             if len(observation) + len(done.tokens) >= room:
                 step.end = "context"
@@ -76,7 +76,8 @@ class Agent:
         return step
 
 
-async def _run(call: ParsedCall, session: Session) -> Call:
+async def make_call(call: ParsedCall, session: Session) -> Call:
+    """Make a call, unless it can't be read; and what came of it."""
     if call.error:
         return Call(call.name, call.arguments, output=f"Error: {call.error}", failed="malformed")
     seen = await session.call(call.name, call.arguments)

@@ -22,7 +22,7 @@ from firstfault.locate.endpoint import Endpoint, EndpointError
 from firstfault.locate.local import LocalModel
 from firstfault.locate.locate import Location, locate_async, save_pairs
 from firstfault.locate.show import print_location, write_page
-from firstfault.locate.writer import KeptWriter, Spent
+from firstfault.locate.writer import KeptWriter, in_words
 from firstfault.progress import progress
 from firstfault.tools.own import tools_from
 from firstfault.traces import Trace, read_traces
@@ -124,7 +124,8 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
         with _writing(config):
             if found:
                 _write(found, config)
-        console.print(_spent([writer.spent, judge.spent], config), markup=False, highlight=False)
+        spent = in_words([writer.spent, judge.spent], lambda read, written: _money(read, written, config))
+        console.print(spent, markup=False, highlight=False)
     if not found:
         raise UserError(refusals[-1])
     for refusal in refusals:
@@ -193,14 +194,6 @@ def _ask(traces: list[Trace], config: LocateConfig, yes: bool, console: Console)
 def _money(read: float, written: float, config: LocateConfig) -> str:
     price = (read * config.price_read + written * config.price_written) / 1e6
     return f", {price:,.2f} in money" if price else ""
-
-
-def _spent(spent: list[Spent], config: LocateConfig) -> str:
-    read, written = sum(s.prompt_tokens for s in spent), sum(s.completion_tokens for s in spent)
-    return (
-        f"paid for {sum(s.calls for s in spent):,} calls: {read:,} tokens read, {written:,} written"
-        f"{_money(read, written, config)}; {sum(s.known for s in spent):,} were known."
-    )
 
 
 @contextmanager

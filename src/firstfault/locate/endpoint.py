@@ -19,6 +19,10 @@ class EndpointError(UserError):
     """The server can't be reached, or gives nothing to go on with."""
 
 
+class ServerFailed(EndpointError):
+    """The server is there, and fails at this request; it may not at others."""
+
+
 class Endpoint(KeptWriter):
     """A model behind an OpenAI-compatible server, such as vLLM, llama.cpp, Ollama or a provider's.
 
@@ -69,18 +73,20 @@ class Endpoint(KeptWriter):
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 raise Refused(f"{where} refuses the messages ({_line(error)})") from error
             except openai.OpenAIError as error:
-                raise EndpointError(
+                kind = ServerFailed if isinstance(error, openai.InternalServerError) else EndpointError
+                raise kind(
                     f"{where} does not answer for model {self.model!r} ({_line(error)}); what came back so far is "
                     "kept, so give the same command again when it does."
                 ) from error
         if not getattr(answer, "choices", None):
             raise EndpointError(f"{where} answers with something else than a completion; give the URL of its API.")
         self.spent.calls += 1
+        [choice, *_] = answer.choices
+        message = plain(choice.message.model_dump(exclude_none=True))
         if answer.usage is not None:
             self.spent.prompt_tokens += answer.usage.prompt_tokens
             self.spent.completion_tokens += answer.usage.completion_tokens
-        [choice, *_] = answer.choices
-        message = plain(choice.message.model_dump(exclude_none=True))
+            message["tokens"] = answer.usage.completion_tokens
         return message | ({"cut": True} if choice.finish_reason == "length" else {})
 
     async def close(self) -> None:

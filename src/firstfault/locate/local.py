@@ -15,7 +15,7 @@ from firstfault.engines.base import Sampling
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.locate.writer import KeptWriter, Message, Refused, Spent, plain
-from firstfault.policy import load_policy
+from firstfault.policy import load_policy, version
 from firstfault.tools.arguments import Schema
 
 
@@ -38,7 +38,7 @@ class LocalModel(KeptWriter):
     def __init__(
         self, model: str, *, temperature: float = 1.0, max_tokens: int = 2048, cache: Path | None = None
     ):  # fmt: skip
-        super().__init__(_version(model), temperature, max_tokens, cache)
+        super().__init__(version(model), temperature, max_tokens, cache)
         policy, self._tokenizer = load_policy(model, "cuda" if torch.cuda.is_available() else "cpu")
         self._engine = TransformersEngine(policy, self._tokenizer, deterministic=False)
         self._context = policy.config.max_position_embeddings
@@ -66,7 +66,7 @@ class LocalModel(KeptWriter):
         self.spent.completion_tokens += len(done.tokens)
         said = chat.parse(done.tokens)
         calls = [{"function": _function(call, said.text)} for call in said.calls]
-        message = plain({"content": said.content, "tool_calls": calls})
+        message = plain({"content": said.content, "tool_calls": calls}) | {"tokens": len(done.tokens)}
         return message | ({"cut": True} if done.stop_reason == "length" else {})
 
     def _chat(self, tools: list[Schema]) -> Chat:
@@ -79,8 +79,3 @@ class LocalModel(KeptWriter):
 def _function(call: ParsedCall, text: str) -> dict[str, str]:
     """A call that can't be read keeps what was written, which is no JSON object: the agent is told so."""
     return {"name": call.name, "arguments": json.dumps(call.arguments) if call.error is None else text}
-
-
-def _version(model: str) -> str:
-    files = sorted(Path(model).glob("*.safetensors"))
-    return " ".join([model, *(f"{file.stat().st_mtime_ns}-{file.stat().st_size}" for file in files)])

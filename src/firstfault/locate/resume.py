@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from firstfault.agent.calls import check_call
-from firstfault.agent.rollouts import side_by_side
+from firstfault.agent.rollouts import make_call, side_by_side
 from firstfault.errors import UserError
-from firstfault.locate.writer import Message, Refused, Writer
+from firstfault.locate.act import act
+from firstfault.locate.writer import Message, Refused, Writer, plain
 from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ReplayError, Session, Tool
 from firstfault.traces import Trace
@@ -157,14 +158,10 @@ class Resumptions:
             node.end = "context"  # the completion has written what its own model does not take
             await self._judge(node)
             return node
-        cut = message.pop("cut", False)
+        cut, message = message.get("cut", False), plain(message)
         step = self.tree.add(node, rollout=rollout, text=message["content"])
-        said = [*before, message]
-        for call in message.get("tool_calls", ()):
-            seen = await _call(session, call)
-            step.calls.append(seen)
-            said.append({"role": "tool", "tool_call_id": call["id"], "content": seen.output})
-        self._messages[step] = said
+        step.calls, told = await act(message, session)
+        self._messages[step] = [*before, message, *told]
         if not step.calls:
             step.end, step.answer = ("max_tokens", None) if cut else ("answer", step.text)
         elif step.depth >= self.max_steps:
@@ -199,7 +196,7 @@ class Resumptions:
         step = self.tree.add(node, rollout=0, text=message["content"])
         outputs = {answer["tool_call_id"]: answer["content"] for answer in self.trace.messages[start + 1 : end]}
         for call in message["tool_calls"]:
-            seen = await _call(session, call)
+            seen = await make_call(check_call(call), session)
             recorded = outputs[call["id"]]
             if not same_output(seen, recorded):
                 raise UserError(
@@ -222,14 +219,6 @@ class Resumptions:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
-
-
-async def _call(session: Session, call: dict[str, Any]) -> Call:
-    parsed = check_call(call)
-    if parsed.error:
-        return Call(parsed.name, parsed.arguments, output=f"Error: {parsed.error}", failed="malformed")
-    seen = await session.call(parsed.name, parsed.arguments)
-    return Call(parsed.name, parsed.arguments, output=seen.text, failed=seen.failed)
 
 
 SAYS_ERROR = re.compile(r"\W*(an |the )?(\w+ )?\w*(error|exception|traceback|failed|failure)\b", re.IGNORECASE)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,15 @@ class Spent:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     known: int = 0
+
+
+def in_words(spent: Sequence[Spent], money: Callable[[int, int], str] = lambda read, written: "") -> str:
+    """A sentence about what several have spent; `money` says what so many tokens cost."""
+    read, written = sum(s.prompt_tokens for s in spent), sum(s.completion_tokens for s in spent)
+    return (
+        f"paid for {sum(s.calls for s in spent):,} calls: {read:,} tokens read, {written:,} written"
+        f"{money(read, written)}; {sum(s.known for s in spent):,} were known."
+    )
 
 
 class Writer(Protocol):
@@ -65,7 +74,8 @@ class KeptWriter(ABC):
         self._asked: dict[str, asyncio.Task[Message]] = {}
 
     async def complete(self, messages: Sequence[Message], tools: Sequence[Schema], sample: Sequence[int]) -> Message:
-        """The next message of the assistant, with "content" and "tool_calls"; "cut" if it was cut off at its limit.
+        """The next message of the assistant, with "content" and "tool_calls"; "cut" if it was cut off at its limit, and
+        how many "tokens" it has, where that is known. `plain` leaves the latter two out.
 
         Raises:
             UserError: if the model can't be asked, or gives no message.

@@ -59,6 +59,11 @@ class TaskSource(BaseModel):
         """
         raise NotImplementedError
 
+    def difficulty(self, task: Task) -> str | None:
+        """How hard a task is, as text; None if nobody knows. By default what its `info` has as difficulty or level."""
+        level = task.info.get("difficulty", task.info.get("level"))
+        return str(level) if isinstance(level, str | int | float) else None
+
     def lesson(self, progress: float) -> TaskSource:
         """The tasks to demonstrate when a share `progress` of the lessons is over: easy ones first, if that helps."""
         return self

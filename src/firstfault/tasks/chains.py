@@ -40,6 +40,10 @@ class Chains(FlawedTasks):
     def tools(self) -> list[PythonTool]:
         return [PythonTool()]
 
+    def difficulty(self, task: Task) -> str:
+        """The number of its operations."""
+        return str(len(task.info["operations"]))
+
     def lesson(self, progress: float) -> Self:
         """Short tasks first: they teach how to copy and to call at a third of the cost."""
         if progress >= 0.5:

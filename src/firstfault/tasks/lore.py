@@ -95,6 +95,10 @@ class Lore(FlawedTasks):
         lines = [f"{ordinal} the {word}." for ordinal, word in zip(ORDINALS, words, strict=False)]
         return Task("\n".join([f"Start with {chain[0]}.", *lines]), chain[-1], name, {"chain": chain, "words": words})
 
+    def difficulty(self, task: Task) -> str:
+        """The number of facts of its chain."""
+        return str(len(task.info["words"]))
+
     def lesson(self, progress: float) -> Lore:
         """Short chains first: they teach how to copy and to call at a third of the cost."""
         if progress >= 0.5:

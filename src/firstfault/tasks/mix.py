@@ -45,6 +45,9 @@ class Mix(TaskSource):
     def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
         return self.families[task.info["family"]].first_wrong_step(task, leaf)
 
+    def difficulty(self, task: Task) -> str | None:
+        return self.families[task.info["family"]].difficulty(task)
+
     def lesson(self, progress: float) -> Mix:
         return Mix(families={name: family.lesson(progress) for name, family in self.families.items()})
 

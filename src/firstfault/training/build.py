@@ -74,6 +74,11 @@ def build_tasks(table: Mapping[str, Any]) -> TaskSource:
     return validated(cls, options, where=f"tasks {table['name']}")
 
 
+def complete_tasks(table: Mapping[str, Any], source: TaskSource) -> dict[str, Any]:
+    """The table that `source` was built from, with all its options."""
+    return {"name": table["name"], **source.model_dump(mode="json", exclude_none=True)}
+
+
 def uses_cpu(config: RunConfig) -> bool:
     """Whether a run computes on the CPU: where it must, and where there is no CUDA GPU (others lack float64)."""
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -97,10 +102,14 @@ def run_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
     return tools
 
 
+def build_session(config: AgentConfig, tools: Sequence[Tool]) -> Session:
+    return Session(tools, timeout=config.tool_timeout, max_output=config.tool_output)
+
+
 def build_agent(
     config: AgentConfig, engine: Engine, tokenizer: PreTrainedTokenizerBase, source: TaskSource, tools: Sequence[Tool]
 ) -> Agent:
-    session = Session(tools, timeout=config.tool_timeout, max_output=config.tool_output)
+    session = build_session(config, tools)
     chat = Chat(tokenizer, session.schemas, source.system)
     sampling = Sampling(config.temperature, config.top_p, config.max_new_tokens, chat.stop_tokens, tuple(config.stop))
     return Agent(engine, chat, session, source.judge, sampling, config.max_steps, config.max_context)

@@ -24,7 +24,7 @@ from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.progress import progress
 from firstfault.tasks.base import TaskSource
-from firstfault.training.build import build_agent, run_tools, uses_cpu
+from firstfault.training.build import build_agent, complete_tasks, run_tools, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner, holding
@@ -93,7 +93,7 @@ class Trainer:
         self.held_out = source.held_out(config.evaluation.problems)
         tools = run_tools(config, source)
         complete = {
-            "tasks": {"name": config.tasks["name"], **source.model_dump(mode="json", exclude_none=True)},
+            "tasks": complete_tasks(config.tasks, source),
             "method": {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)},
         }
         config = config.model_copy(update=complete)

@@ -1,0 +1,173 @@
+"""Who is evaluated: a policy on this machine, or a model behind an endpoint with the tools of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from accelerate import PartialState
+from rich.console import Console
+
+from firstfault.agent.rollouts import Agent, Rollouts, side_by_side
+from firstfault.config import RunConfig
+from firstfault.engines.transformers import TransformersEngine
+from firstfault.errors import UserError
+from firstfault.locate.act import act
+from firstfault.locate.endpoint import ServerFailed
+from firstfault.locate.writer import Message, Refused, Writer, plain
+from firstfault.policy import load_policy
+from firstfault.tasks.base import TaskSource
+from firstfault.tools import ReplayError, Session, Tool
+from firstfault.tools.base import describe
+from firstfault.training.build import build_agent, build_session, uses_cpu
+from firstfault.training.cold_start import start_model
+from firstfault.tree import Node, Task, Tree
+
+Run = tuple[Node, int | None]  # where it ended, and the tokens that the agent wrote, where they are known
+Done = Callable[[], None]
+
+
+class Unfinished(Exception):
+    """A run could not be brought to its end, through no fault of the agent: it is none to count."""
+
+
+class Evaluated(Protocol):
+    """An agent whose runs are counted."""
+
+    together: int | None  # tasks to run side by side, group by group; None for all
+
+    async def runs(self, number: int, task: Task, samples: int, done: Done) -> list[Run]:
+        """`samples` sampled runs and a greedy one, in this order; `done` is called after each.
+
+        Raises:
+            Unfinished: if one of them can't be brought to its end, and those of other tasks may.
+            UserError: if none can.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free what the agent holds."""
+        ...
+
+
+class LocalAgent:
+    """The model of `config`, by the engine of this machine.
+
+    Tasks are run in groups of about twice as many runs as are decoded together. So records are kept all along; and
+    which runs are in company, on which rounding depends, follows from the settings and from where it went on.
+    """
+
+    def __init__(self, config: RunConfig, source: TaskSource, tools: Sequence[Tool], console: Console):
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        start = start_model(config, source, console, tools)
+        model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
+        engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
+        self._agent = build_agent(config.agent, engine, tokenizer, source, tools)
+        self._greedy = replace(self._agent, sampling=replace(self._agent.sampling, temperature=0.0))
+        self._seed = config.seed
+        self.together = -(-2 * config.engine.max_batch // (config.evaluation.samples + 1))
+
+    async def runs(self, number: int, task: Task, samples: int, done: Done) -> list[Run]:
+        agents = [(self._agent, samples), (self._greedy, 1)]
+        groups = await side_by_side([self._grow(agent, task, number, n, done) for agent, n in agents])
+        return [(leaf, sum(len(step.action_tokens) for step in leaf.steps)) for leaves in groups for leaf in leaves]
+
+    async def _grow(self, agent: Agent, task: Task, number: int, n: int, done: Done) -> list[Node]:
+        tree = Tree(task, agent.chat.prompt(task.question), key=(self._seed, 0, number))  # training counts from 1
+        async with Rollouts(agent, tree, n) as rollouts:
+            leaves = await rollouts.sample(n)
+        if len(leaves) < n:
+            raise Unfinished("the state of its tools could not be brought back")
+        for _ in leaves:
+            done()
+        return leaves
+
+    async def close(self) -> None:
+        await self._agent.session.close()
+
+
+class RemoteAgent:
+    """A model that is asked for messages, with the tools of this machine live. It keeps the limits of `config.agent`.
+
+    As `Agent`, for messages: calls of a message that was cut off, or of the last step, are not made. What the model
+    takes no more, because it got too long or is not well formed, has ended at its context.
+
+    Args:
+        sampled, greedy: write the messages of sampled and of greedy runs.
+        parallel: most runs at a time.
+    """
+
+    together = None  # `parallel` bounds the runs
+
+    def __init__(
+        self,
+        config: RunConfig,
+        source: TaskSource,
+        tools: Sequence[Tool],
+        sampled: Writer,
+        greedy: Writer,
+        parallel: int,
+    ):
+        self._config, self._source = config, source
+        self._session = build_session(config.agent, tools)
+        self._sampled, self._greedy = sampled, greedy
+        self._turns = asyncio.Semaphore(parallel)
+
+    async def runs(self, number: int, task: Task, samples: int, done: Done) -> list[Run]:
+        tree = Tree(task, prompt=[])
+        writers = [self._sampled] * samples + [self._greedy]
+        return await side_by_side([self._run(tree, writer, (number, i), done) for i, writer in enumerate(writers)])
+
+    async def _run(self, tree: Tree, writer: Writer, sample: tuple[int, int], done: Done) -> Run:
+        async with self._turns:
+            session = self._session.fork()
+            try:
+                await session.ready()
+                run = await self._to_the_end(tree, writer, session, (self._config.seed, *sample))
+            except ServerFailed as error:
+                raise Unfinished(f"the endpoint fails with {describe(error.__cause__)}") from error
+            except ReplayError as error:
+                raise Unfinished(f"the state of its tools could not be brought back: {error}") from error
+            finally:
+                await session.close()
+        done()
+        return run
+
+    async def _to_the_end(self, tree: Tree, writer: Writer, session: Session, sample: tuple[int, ...]) -> Run:
+        system = self._source.system
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": tree.task.question})
+        node, tokens = tree.root, []
+        while not node.is_leaf:
+            try:
+                written = await writer.complete(messages, session.schemas, sample)
+            except Refused as reason:
+                if node is tree.root:
+                    raise UserError(f"{reason}; give a model that takes such tasks and tools.") from reason
+                node.end = "context"
+                break
+            tokens.append(written.get("tokens"))
+            message = plain(written)
+            node = tree.add(node, rollout=sample[-1], text=message["content"])
+            if written.get("cut"):
+                node.end = "max_tokens"
+            elif not message.get("tool_calls"):
+                node.end, node.answer = "answer", node.text
+            elif node.depth == self._config.agent.max_steps:
+                node.end = "max_steps"
+            else:
+                node.calls, told = await act(message, session)
+                messages += [message, *told]
+        node.success, node.reward = False, 0.0
+        if node.answer is not None:
+            node.success, node.reward = await self._source.judge(tree.task, node.answer, session)
+        return node, None if None in tokens else sum(tokens)
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self._sampled.close()
+        await self._greedy.close()
