@@ -13,6 +13,7 @@ from firstfault.evaluation.claims import consistency, ranking, recovery
 from firstfault.evaluation.claims.command import command
 from firstfault.evaluation.claims.finding import Figure, judged
 from firstfault.evaluation.failures import Failure, search_again
+from firstfault.evaluation.metrics import kendall_tau, pairwise_accuracy
 from firstfault.localize import Bisect, Posterior
 from firstfault.tree import Task, Term, Tree
 
@@ -64,8 +65,10 @@ def test_which_edit_recovers_by_hand():
 
 def test_how_credit_orders_branches_by_hand():
     row = {"task": "t", "credit": [[0.5, -0.5, 0.0], [1.0, 0.0]], "worth": [[0.75, 0.25, 0.25], [0.0, 0.5]]}
-    assert ranking.accuracy(row) == pytest.approx(2 / 3)  # two pairs right, one wrong, one of equal worth
-    assert ranking.accuracy({"task": "t", "credit": [[1.0, 2.0]], "worth": [[0.5, 0.5]]}) is None
+    assert ranking.agreement(row, pairwise_accuracy) == 0.5  # the first branching is right, the second wrong
+    assert ranking.agreement(row, kendall_tau) == pytest.approx((2 / 6**0.5 - 1) / 2)
+    same = {"task": "t", "credit": [[1.0, 2.0]], "worth": [[0.5, 0.5]]}
+    assert ranking.agreement(same, pairwise_accuracy) is None
 
 
 def test_children_that_act_alike_are_one_branch():

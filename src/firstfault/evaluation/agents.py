@@ -53,6 +53,20 @@ class Evaluated(Protocol):
         ...
 
 
+def local_agent(config: RunConfig, source: TaskSource, tools: Sequence[Tool], console: Console) -> Agent:
+    """The model of `config` with its engine and tools.
+
+    Raises:
+        UserError: if any of them can't be had.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    start = start_model(config, source, console, tools)
+    model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
+    engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
+    return build_agent(config.agent, engine, tokenizer, source, tools)
+
+
 class LocalAgent:
     """The model of `config`, by the engine of this machine.
 
@@ -61,12 +75,7 @@ class LocalAgent:
     """
 
     def __init__(self, config: RunConfig, source: TaskSource, tools: Sequence[Tool], console: Console):
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        start = start_model(config, source, console, tools)
-        model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
-        engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
-        self._agent = build_agent(config.agent, engine, tokenizer, source, tools)
+        self._agent = local_agent(config, source, tools, console)
         self._greedy = replace(self._agent, sampling=replace(self._agent.sampling, temperature=0.0))
         self._seed = config.seed
         self.together = -(-2 * config.engine.max_batch // (config.evaluation.samples + 1))

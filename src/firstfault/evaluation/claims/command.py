@@ -15,10 +15,11 @@ from rich.table import Table
 from firstfault.cache import write_whole
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
+from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims import CLAIMS
 from firstfault.evaluation.claims.finding import Finding
-from firstfault.evaluation.subject import subject
 from firstfault.progress import progress
+from firstfault.training.build import build_tasks, run_tools
 
 SEED = 10_007  # of tasks, apart from those of training
 TRIED = 50  # tasks for each that is wanted, at most: some claims are of tasks that always fail
@@ -49,7 +50,9 @@ async def _check(
     names: Sequence[str], family: str, config: RunConfig, runs: int, out: Path, console: Console
 ) -> list[Finding]:
     found = []
-    async with subject(config, console) as (agent, source):
+    source = build_tasks(config.tasks)
+    agent = local_agent(config, source, run_tools(config, source), console)
+    try:
         for name in names:
             claim = CLAIMS[name]
             path = out / f"{name}-{family}.jsonl"
@@ -82,6 +85,9 @@ async def _check(
                 v: [r for r in rows if r["variant"] == v and r["measured"] is not None][:runs] for v in claim.VARIANTS
             }
             found.append(claim.finding(family, {v: [r["measured"] for r in own] for v, own in kept.items()}))
+    finally:
+        await agent.session.close()
+        await source.close()
     return found
 
 

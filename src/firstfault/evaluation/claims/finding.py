@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
+from firstfault.intervals import mean_interval
 
 Verdict = Literal["holds", "does not hold", "can't tell at this size"]
 
@@ -33,10 +33,7 @@ class Figure:
         """The mean of independent values, with a percentile bootstrap of 2000 resamples."""
         if not len(values):
             return cls(name, None, None, None, 0, paper)
-        values = np.asarray(values, dtype=float)
-        draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
-        low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-        return cls(name, float(values.mean()), float(low), float(high), len(values), paper)
+        return cls(name, *mean_interval(values), len(values), paper)
 
 
 def difference(name: str, a: Sequence[float | None], b: Sequence[float | None]) -> Figure:

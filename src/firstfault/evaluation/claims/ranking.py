@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Any
 
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.metrics import kendall_tau, pairwise_accuracy
 from firstfault.localize.search import act
 from firstfault.methods import AEPO, ARPO, ELPO, TreeGRPO, VinePPO
 from firstfault.tasks import TaskSource
@@ -70,25 +72,24 @@ async def worth(rollouts: Rollouts, node: Node) -> float:
     return sum(leaf.success for leaf in ends) / max(1, len(ends))
 
 
-def accuracy(row: Mapping[str, Any]) -> float | None:
-    """The share of pairs of branches of different worth that credit orders rightly; equal credit counts half.
+def agreement(row: Mapping[str, Any], measure: Callable[[Sequence[float], Sequence[float]], float]) -> float | None:
+    """The mean over the branchings of a tree of how credit agrees with worth; None if no branches differ in worth.
 
-    >>> accuracy({"credit": [[1.0, 0.0, 0.0]], "worth": [[0.5, 0.25, 0.0]]})
+    >>> agreement({"credit": [[1.0, 0.0, 0.0], [1.0, 0.0]], "worth": [[0.5, 0.25, 0.0], [0.5, 0.5]]}, pairwise_accuracy)
     0.8333333333333334
     """
-    right = [
-        0.5 if credit[i] == credit[j] else float((credit[i] > credit[j]) == (worth[i] > worth[j]))
-        for credit, worth in zip(row["credit"], row["worth"], strict=True)
-        for i, j in combinations(range(len(worth)), 2)
-        if worth[i] != worth[j]
-    ]
-    return sum(right) / len(right) if right else None
+    seen = [measure(credit, worth) for credit, worth in zip(row["credit"], row["worth"], strict=True)]
+    seen = [value for value in seen if not math.isnan(value)]
+    return sum(seen) / len(seen) if seen else None
 
 
 def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
-    """Pairwise accuracy of each method over tasks whose tree has branches of different worth."""
-    scores = {name: {row["task"]: accuracy(row) for row in measured[name]} for name in METHODS}
+    """Pairwise accuracy and Kendall's τ of each method, over tasks whose tree has branches of different worth."""
+    scores = {name: {row["task"]: agreement(row, pairwise_accuracy) for row in measured[name]} for name in METHODS}
     figures = [Figure.of(name, [s for s in by_task.values() if s is not None]) for name, by_task in scores.items()]
+    for name in METHODS:
+        taus = [agreement(row, kendall_tau) for row in measured[name]]
+        figures.append(Figure.of(f"{name}: τ", [tau for tau in taus if tau is not None]))
     tasks = [row["task"] for row in measured[CLAIMED[0]]]
     differences = [
         difference(f"{a} - {b}", [scores[a].get(task) for task in tasks], [scores[b].get(task) for task in tasks])
