@@ -13,12 +13,12 @@ from accelerate import PartialState
 from rich.console import Console
 
 from firstfault.agent.rollouts import Agent, Rollouts
-from firstfault.config import RunConfig
+from firstfault.config import EvaluationConfig, RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.policy import load_policy
 from firstfault.progress import progress
-from firstfault.tasks import JsonlTasks
+from firstfault.tasks import JsonlTasks, TaskSource
 from firstfault.training.build import build_agent, build_tasks, run_tools, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Task, Tree
@@ -32,8 +32,8 @@ async def validate(
     """Run each task `samples` times at the agent's temperature, and once greedily.
 
     Returns:
-        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), what it took, and
-        of a mix of families the success of each (`families`).
+        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), the success on each
+        task (`outcomes`), what it took, and of a mix of families the success of each (`families`).
     """
     greedy = replace(agent, sampling=replace(agent.sampling, temperature=0.0))
 
@@ -49,11 +49,12 @@ async def validate(
         *(run(greedy, task, i + len(tasks), 1) for i, task in enumerate(tasks)),
     )
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
-    record: dict[str, Any] = {"problems": len(tasks), "samples": samples}
+    record: dict[str, Any] = {"problems": len(tasks), "samples": samples, "outcomes": {}}
     families: dict[str, dict[str, float]] = {name: {} for name in map(_family, tasks) if name}
     for name, group in (("sampled", sampled), ("greedy", likeliest)):
         success = [float(np.mean([leaf.success for leaf in tree.leaves])) for tree in group]
         record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
+        record["outcomes"][name] = success
         for family, scores in families.items():
             own = [s for s, task in zip(success, tasks, strict=True) if _family(task) == family]
             scores[name] = float(np.mean(own))
@@ -75,7 +76,7 @@ def evaluate_model(config: RunConfig, console: Console) -> dict[str, Any]:
     source = build_tasks(config.tasks)
     if isinstance(source, JsonlTasks) and source.held_out_path is None:
         source = source.model_copy(update={"held_out_path": source.path})
-    tasks = source.held_out(config.evaluation.problems)
+    tasks = held_out(source, config.evaluation)
     if not tasks:
         raise UserError(
             f"tasks {config.tasks['name']}: there is nothing to evaluate on; give evaluation.problems >= 1, and, of "
@@ -100,6 +101,11 @@ def evaluate_model(config: RunConfig, console: Console) -> dict[str, Any]:
             await source.close()
 
     return asyncio.run(run())
+
+
+def held_out(source: TaskSource, config: EvaluationConfig) -> list[Task]:
+    """The held-out tasks of an evaluation; fewer, or none, if the source has no more."""
+    return source.held_out(config.first + config.problems)[config.first :]
 
 
 def _family(task: Task) -> str | None:
