@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -140,9 +141,12 @@ def compare(parsed: argparse.Namespace) -> None:
     out = comparison.plan.config.out
     try:
         comparison.run()
-    finally:  # also of a comparison that was interrupted
-        results = comparison.results()
-        pages = write_comparison(results, out)
+    except KeyboardInterrupt:
+        with contextlib.suppress(UserError):  # nothing is finished yet
+            write_comparison(comparison.results(), out)
+        raise
+    results = comparison.results()
+    pages = write_comparison(results, out)
     Console().print(summary(results))
     print(f"report: {pages}")
     refused = next((run for run in results["runs"] if run["overspent"]), None)

@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from firstfault.cli import main
-from firstfault.evaluation.cells import PROCESSES
+from firstfault.evaluation.compare import Comparison
 
 # methods of a user: one that has nothing to learn from, and two that take more than they have
 METHODS = """
@@ -88,8 +90,8 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
 
 
 def test_a_planted_gain_is_found(compare, results, own):
-    more = ["--steps", "8", "--seeds", "5", "--evaluation.problems", "24", "--batch", "8", "--learner.mini-batch", "4"]
-    assert compare(f"grpo,idle={own}:Idle", *more, "--optimizer.lr", "3e-3", budget="rollouts=8") == 0
+    more = ["--steps", "8", "--seeds", "5", "--evaluation.problems", "24", "--optimizer.lr", "3e-3"]
+    assert compare(f"grpo,idle={own}:Idle", *more, budget="rollouts=8") == 0
     found = results()
     final = next(d for d in found["differences"] if d["measure"] == "final")
     assert final["told_apart"] and final["mean"] > 0.1 and final["low"] > 0
@@ -108,12 +110,12 @@ def test_who_overspends_is_refused(compare, results, own, name, capsys):
     assert {run["spend"]["rollouts"] for run in found["runs"] if run["method"] != "greedy"} == {32}
 
 
-@pytest.mark.parametrize(("kind", "name"), [("tokens=400", "generated_tokens"), ("calls=12", "tool_calls")])
-def test_budgets_of_tokens_and_calls(compare, results, kind, name, capsys):
+@pytest.mark.parametrize(("kind", "name"), [("tokens=400", "generated_tokens"), ("calls=16", "tool_calls")])
+def test_budgets_of_tokens_and_calls(compare, results, kind, name):
     compare("grpo:rollouts=4,elpo:rollouts=8", *SMALL, "--steps", "6", "--batch", "2", budget=kind)
     allowed = 6 * int(kind.partition("=")[2])
     for run in results()["runs"]:
-        assert 0.7 * allowed < run["spend"][name] < 1.3 * allowed
+        assert 0.6 * allowed < run["spend"][name] < 1.4 * allowed  # a policy that hardly calls is hard to plan with
         assert bool(run["overspent"]) == (run["spend"][name] > 1.1 * allowed)
         assert run["spend"]["updates"] + run["spend"]["skipped_updates"] <= 6
 
@@ -154,24 +156,24 @@ def test_an_interrupted_comparison_goes_on(compare, results, tmp_path, monkeypat
 
 def test_a_killed_run_goes_on_to_the_same_end(compare, results, tmp_path, monkeypatch):
     """A run whose process is killed on the way is reported, and the next command brings it to the same end."""
-    assert compare("grpo,rloo", *SMALL, "--seeds", "1") == 0
-    whole = {run["method"]: run["after"] for run in results()["runs"]}
+    small = [*SMALL, "--seeds", "1", "--steps", "6", "--checkpoint-every", "1"]
+    assert compare("grpo,rloo", *small) == 0
+    whole = {run["method"]: (run["after"], run["spend"]["generated_tokens"]) for run in results()["runs"]}
     cell = tmp_path / "out" / "cells" / "parity" / "rloo" / "lr-1" / "seed-0"
-    (cell / "cell.json").unlink()
-    real = PROCESSES.Process
+    shutil.rmtree(cell)
 
-    def killed(*args, **more):
-        process = real(*args, **more)
-        start = process.start
-        process.start = lambda: (start(), process.kill())
-        return process
+    def kill(self, process):
+        while not (cell / "checkpoints" / "step-0002").exists():
+            time.sleep(0.001)
+        process.kill()
 
-    monkeypatch.setattr(PROCESSES, "Process", killed)
-    assert compare("grpo,rloo", *SMALL, "--seeds", "1") == 2
-    assert results()["failures"] == {"rloo on parity, seed 0": "signal 9: nothing"}
+    monkeypatch.setattr(Comparison, "_started", kill)
+    assert compare("grpo,rloo", *small) == 2
+    assert results()["failures"].keys() == {"rloo on parity, seed 0"} and len(results()["runs"]) == 1
+    assert results()["failures"]["rloo on parity, seed 0"].startswith("signal 9")
     monkeypatch.undo()
-    assert compare("grpo,rloo", *SMALL, "--seeds", "1") == 0
-    assert {run["method"]: run["after"] for run in results()["runs"]} == whole
+    assert compare("grpo,rloo", *small) == 0
+    assert {run["method"]: (run["after"], run["spend"]["generated_tokens"]) for run in results()["runs"]} == whole
 
 
 def test_other_settings_are_refused(compare, own, capsys):
@@ -202,7 +204,6 @@ def test_other_settings_are_refused(compare, own, capsys):
     ("grpo,elpo", ["--lr-grid", "0,1"], "multiples above 0"),
     ("grpo,elpo", ["--tasks", "lroe"], "did you mean 'lore'?"),
     ("grpo,elpo", ["--seed", "1"], "unrecognized"),
-    ("a:b=grpo,a_b=grpo", [], "give NAME"),
     ("a b=grpo,a_b=grpo", [], "would share the folder"),
 ])  # fmt: skip
 def test_what_can_not_be_is_refused_before_anything_runs(compare, methods, more, said, capsys, tmp_path):

@@ -107,12 +107,23 @@ class Spend:
         return cls(**total, seconds=sum(row["seconds_explore"] + row["seconds_update"] for row in rows))
 
 
-def overspent(spend: Spend, budget: Budget, iterations: int, batch: int) -> str:
-    """What a run had spent, if that is more than it had; rollouts to the last one, tokens and calls within 10 %."""
-    allowed = budget.amount * iterations * (batch if budget.kind == "rollouts" else TOLERANCE)
+def audit(spend: Spend, budget: Budget, iterations: int, batch: int) -> tuple[float, str]:
+    """The share of its budget that a run has spent; and what it spent, if that is too much.
+
+    Rollouts are counted to the last one, tokens and calls may be 10 % more.
+
+    >>> spend = Spend(rollouts=33, generated_tokens=900, tool_calls=40, updates=4, skipped_updates=0, seconds=1.0)
+    >>> audit(spend, Budget("rollouts", 4), iterations=2, batch=4)
+    (1.03125, '33 rollouts, 32 allowed')
+    >>> audit(spend, Budget("tokens", 440), iterations=2, batch=4)[1]
+    ''
+    """
     name = {"rollouts": "rollouts", "tokens": "generated_tokens", "calls": "tool_calls"}[budget.kind]
-    spent = getattr(spend, name)
-    return f"{spent:,.0f} {name.replace('_', ' ')}, {allowed:,.0f} allowed" if spent > allowed else ""
+    allowed = budget.amount * iterations * (batch if budget.kind == "rollouts" else 1)
+    share = getattr(spend, name) / allowed
+    if share <= (1 if budget.kind == "rollouts" else TOLERANCE):
+        return share, ""
+    return share, f"{getattr(spend, name):,.0f} {name.replace('_', ' ')}, {allowed:,} allowed"
 
 
 def result(cell: Cell) -> dict[str, Any] | None:
@@ -135,6 +146,7 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
     if len(rows) != config.steps or not evaluations or evaluations[-1]["iteration"] != config.steps:
         raise CellError(f"it left {len(rows)} of {config.steps} iterations, or no evaluation behind them")
     spend = Spend.of(rows)
+    share, overspent = audit(spend, budget, config.steps, config.batch)
     kept = {
         "family": cell.family,
         "method": cell.method,
@@ -143,7 +155,8 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
         "tunes": cell.tunes,
         "lr": config.optimizer.lr,
         "spend": asdict(spend),
-        "overspent": overspent(spend, budget, config.steps, config.batch),
+        "budget_share": share,
+        "overspent": overspent,
         "evaluations": [{**record, "spent": asdict(Spend.of(_until(rows, record)))} for record in evaluations],
         "iterations": rows,
         "firstfault": __version__,

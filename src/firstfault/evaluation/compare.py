@@ -110,11 +110,11 @@ class Comparison:
         self._all(title, waiting, len(cells) - len(waiting))
 
     def _train(self, cell: Cell) -> None:
-        in_process(train_cell, cell, cell.folder, self._running.add)
+        in_process(train_cell, cell, cell.folder, self._started)
         keep(cell, self.plan.budget, trees=self.plan.config.keep_trees)
 
     def _teach(self, family: str) -> None:
-        in_process(teach, self.plan.families[family], self.plan.config.out / "cold" / family, self._running.add)
+        in_process(teach, self.plan.families[family], self.plan.config.out / "cold" / family, self._started)
 
     def _all(self, title: str, work: Sequence[tuple[str, Callable[[], None]]], before: int = 0) -> None:
         """Do it side by side, in order."""
@@ -132,18 +132,24 @@ class Comparison:
                         bar.console.print(f"{futures[future]}: {error}", style="red", markup=False, highlight=False)
                     bar.advance(row)
             except BaseException:
+                self._stopping = True
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in self._running:
-                    process.terminate()  # what it had saved stands; it goes on from there
+                for process in list(self._running):
+                    process.terminate()
                 raise
+
+    def _started(self, process: BaseProcess) -> None:
+        self._running.add(process)
+        if self._stopping:  # what a run has saved stands; it goes on from there the next time
+            process.terminate()
 
     def _check_same(self) -> None:
         """Refuse a folder of a comparison with other settings; more methods, families and seeds are welcome."""
         file = self.plan.config.out / "settings.json"
         settings = json.loads(json.dumps(self.plan.settings()))
         known = json.loads(file.read_text()) if file.exists() else {}
-        for key in known.keys() & settings.keys():
-            if known[key] != settings[key]:
+        for key in settings:
+            if known.get(key, settings[key]) != settings[key]:
                 raise UserError(
                     f"{self.plan.config.out} holds a comparison with {key} = {known[key]}, not {settings[key]}; "
                     "give another folder with --out, or the settings that it was started with."

@@ -51,7 +51,7 @@ def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequenc
 
 def _run(kept: Kept) -> dict[str, Any]:
     """What the report says of one run."""
-    names = ("family", "method", "seed", "multiple", "lr", "spend", "overspent", "firstfault")
+    names = ("family", "method", "seed", "multiple", "lr", "spend", "budget_share", "overspent", "firstfault")
     before, after = kept["evaluations"][0], kept["evaluations"][-1]
     return {name: kept[name] for name in names} | {
         "before": before["sampled"],
@@ -205,8 +205,10 @@ def _unlike_starts(runs: Runs) -> list[str]:
 
 
 def _interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Of shares, which nothing takes below 0 or above 1."""
     mean, low, high = mean_t(values)
-    return {"mean": mean, "low": _finite(low), "high": _finite(high)}
+    one = len(values) < 2
+    return {"mean": mean, "low": None if one else max(0.0, low), "high": None if one else min(1.0, high)}
 
 
 def _finite(value: float) -> float | None:

@@ -75,12 +75,12 @@ def write_comparison(results: Results, out: Path) -> Path:
 
 def summary(results: Results) -> RichTable:
     """Levels and conclusions, for the terminal."""
-    levels = _levels(results)
-    table = RichTable(title=results["title"])
-    for place, column in enumerate(levels.columns):
-        table.add_column(column, justify="left" if place < levels.words else "right")
-    for row in levels.rows:
-        table.add_row(*row)
+    table = RichTable("family", "method", title=results["title"], caption_justify="left")
+    for column in ("seeds", "before", "after", "on the way"):
+        table.add_column(column, justify="right")
+    for level in results["levels"]:
+        values = [_with_interval(level[name]) for name in ("before", "final", "iterations")]
+        table.add_row(level["family"], level["method"], str(level["seeds"]), *values)
     table.caption = "\n".join(results["conclusions"])
     return table
 
@@ -195,9 +195,10 @@ def _spend(results: Results) -> Table:
     for family, method in dict.fromkeys((run["family"], run["method"]) for run in results["runs"]):
         own = [run for run in results["runs"] if (run["family"], run["method"]) == (family, method)]
         means = {name: sum(run["spend"][name] for run in own) / len(own) for name in own[0]["spend"]}
+        means["share"] = sum(run["budget_share"] for run in own) / len(own)
         rows.append([
             family, method, *(f"{means[name]:,.0f}" for name in SPENT), duration(means["seconds"]),
-            "refused" if any(run["overspent"] for run in own) else "within budget",
+            f"{means['share']:.0%} of budget" + (", refused" if any(run["overspent"] for run in own) else ""),
         ])  # fmt: skip
     remark = (
         f"Means over runs. The budget was {results['budget']}. Counted where it is spent, whatever became of it; "

@@ -78,7 +78,7 @@ def bands(curves: Sequence[Band], along: str) -> str:
     """Curves of shares with their intervals, each in the style `s0`, `s1`, ... of its place."""
     ends = [v for c in curves for v in (*c.values, *c.lows, *c.highs) if v is not None]
     x_high = max(at for c in curves for at in c.at) or 1.0
-    y_ticks = _ticks(max(0.0, min(ends)), min(1.0, max(ends)))
+    y_ticks = _ticks(max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02))
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def x(value: float) -> float:
