@@ -19,7 +19,7 @@ from firstfault.cache import write_whole
 from firstfault.errors import UserError
 from firstfault.evaluation.cells import CellError, in_process, keep, result, teach, tidy, train_cell
 from firstfault.evaluation.findings import findings
-from firstfault.evaluation.plan import Cell, Plan
+from firstfault.evaluation.plan import Cell, Plan, slug
 from firstfault.evaluation.statistics import student
 from firstfault.progress import progress
 from firstfault.training.build import uses_cpu
@@ -47,10 +47,8 @@ class Comparison:
         with self._alone():
             self._check_same()
             waiting = [cell for cell in (*plan.tuning(), *plan.compared(self.chosen())) if result(cell) is None]
-            taught = {cell.family for cell in waiting if cell.config.model == "tiny"}
-            self._all(
-                "cold starts", [(label, partial(self._teach, label)) for label in plan.families if label in taught]
-            )
+            families = dict.fromkeys(cell.family for cell in waiting if cell.config.model == "tiny")
+            self._all("cold starts", [(_cold_start(family), partial(self._teach, family)) for family in families])
             self._cells("tuning runs", plan.tuning())
             self._cells("runs", plan.compared(self.chosen()))
 
@@ -106,6 +104,7 @@ class Comparison:
         for cell in cells:
             if not self.plan.config.keep_trees and result(cell) is not None:
                 tidy(cell)  # an earlier command may have been stopped in between
+        cells = [cell for cell in cells if _cold_start(cell.family) not in self.failures]
         waiting = [(str(cell), partial(self._train, cell)) for cell in cells if result(cell) is None]
         self._all(title, waiting, len(cells) - len(waiting))
 
@@ -114,7 +113,7 @@ class Comparison:
         keep(cell, self.plan.budget, trees=self.plan.config.keep_trees)
 
     def _teach(self, family: str) -> None:
-        in_process(teach, self.plan.families[family], self.plan.config.out / "cold" / family, self._started)
+        in_process(teach, self.plan.families[family], self.plan.config.out / "cold" / slug(family), self._started)
 
     def _all(self, title: str, work: Sequence[tuple[str, Callable[[], None]]], before: int = 0) -> None:
         """Do it side by side, in order."""
@@ -167,6 +166,10 @@ class Comparison:
             except OSError:
                 raise UserError(f"another command is at work in {out}; wait for it, or give another --out.") from None
             yield
+
+
+def _cold_start(family: str) -> str:
+    return f"cold start of {family}"
 
 
 def _trial(kept: dict[str, Any]) -> dict[str, Any]:
