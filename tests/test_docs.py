@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from firstfault.config import RunConfig, read_recipe, validated
+from firstfault.evaluation.compare import Comparison
+from firstfault.evaluation.plan import read_plan
 from firstfault.evaluation.summary import FIGURES
 from firstfault.methods import METHODS
 from firstfault.training.build import build_method, build_tasks, method_class
@@ -29,12 +32,20 @@ def test_every_method_has_a_page():
     assert {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS)
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+RUNS = sorted(path for path in (ROOT / "recipes").glob("*.toml") if path.stem != "compare")
+
+
+@pytest.mark.parametrize("recipe", RUNS, ids=lambda path: path.stem)
 def test_every_recipe_is_valid(recipe, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = validated(RunConfig, read_recipe(recipe), str(recipe))
     build_method(config.method)
     assert len(build_tasks(config.tasks).train(seed=0, first=0, n=config.batch)) == config.batch
+
+
+def test_the_recipe_of_a_comparison_is_valid():
+    plan = read_plan(ROOT / "recipes" / "compare.toml", {}, {})
+    assert len(plan.compared(Comparison(plan, Console()).chosen())) == 2 * 3 * 5
 
 
 def test_the_readme_s_own_method_gives_credit(tmp_path):

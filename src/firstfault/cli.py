@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import os
 import sys
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "firstfault: interrupted; what was finished is saved: go on with --resume, or, of locate and of eval with "
-            "--records, as before.",
+            "firstfault: interrupted; what was finished is saved: go on with --resume, or, of locate, compare, claims "
+            "and eval --records, as before.",
             file=sys.stderr,
         )
         return 130
@@ -110,6 +111,46 @@ def show(parsed: argparse.Namespace) -> None:
         raise UserError(f"{parsed.trees} has no tree {parsed.tree}; it has {len(trees)}, counted from 1.")
     for tree in trees[: parsed.first] if parsed.tree is None else [trees[parsed.tree - 1]]:
         Console().print(tree)
+
+
+def compare(parsed: argparse.Namespace) -> None:
+    from firstfault.evaluation.compare import Comparison
+    from firstfault.evaluation.plan import CompareConfig, read_plan
+    from firstfault.report.compared import summary, write_comparison
+
+    own = {name: value for name, value in vars(parsed).items() if name in CompareConfig.model_fields}
+    shared = _tables({name: value for name, value in vars(parsed).items() if name not in own})
+    comparison = Comparison(read_plan(parsed.config, own, shared), Console(stderr=True))
+    out = comparison.plan.config.out
+    try:
+        comparison.run()
+    except KeyboardInterrupt:
+        with contextlib.suppress(UserError):  # nothing is finished yet
+            write_comparison(comparison.results(), out)
+        raise
+    results = comparison.results()
+    pages = write_comparison(results, out)
+    Console().print(summary(results))
+    print(f"report: {pages}")
+    refused = next((run for run in results["runs"] if run["overspent"]), None)
+    if refused:
+        raise UserError(
+            f"{refused['method']} overspent its budget on {refused['family']} ({refused['overspent']}), so it has no "
+            f"part in the conclusions of {pages}."
+        )
+    if comparison.failures:
+        raise UserError(f"{len(comparison.failures)} runs failed, which {pages} lists; the same command tries again.")
+
+
+def claims(parsed: argparse.Namespace) -> None:
+    from firstfault.evaluation.claims.command import ClaimsConfig, command
+    from firstfault.evaluation.plan import read_families
+
+    own = {name: value for name, value in vars(parsed).items() if name in ClaimsConfig.model_fields}
+    shared = _tables({name: value for name, value in vars(parsed).items() if name not in (*own, "claims")})
+    config = validated(ClaimsConfig, own, "settings")
+    command(parsed.claims, read_families(parsed.config, config.tasks, shared), config, Console())
+    print(f"report: {config.out / 'claims.md'}")
 
 
 def locate(parsed: argparse.Namespace) -> None:
@@ -193,6 +234,30 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
                            "bubblewrap can't be had (default: $FIRSTFAULT_SANDBOX, else bubblewrap)")  # fmt: skip
         if arguments[:1] == [added.prog.split()[-1]]:
             _add_settings(added, arguments)
+    comparing = verb(compare, "compare", "train methods on the same tasks, seeds and budget, and say which is better",
+                     "--methods NAME,NAME --tasks FAMILY,FAMILY [--budget rollouts=16] [--seeds 5] "
+                     "[--config RECIPE.toml] [--SETTING X ...]")  # fmt: skip
+    comparing.add_argument("--config", type=Path, default=None, help="a TOML recipe (see docs/comparing.md); flags "
+                           "override it")  # fmt: skip
+    comparing.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation")
+    comparing.add_argument("--keep-trees", action="store_true", help="keep trees and checkpoints of finished runs")
+    if arguments[:1] == ["compare"]:
+        from firstfault.evaluation.plan import OWN, CompareConfig
+
+        _add_fields(comparing.add_argument_group("the comparison"), CompareConfig, without=("keep_trees",))
+        _add_fields(comparing.add_argument_group("settings of all runs"), RunConfig, without=OWN)
+    claiming = verb(claims, "claims", "check claims of the ELPO paper at a laptop's size",
+                    "[NAME ...] [--tasks FAMILY,FAMILY] [--runs 30] [--config RECIPE.toml] [--SETTING X ...]")  # fmt: skip
+    claiming.add_argument("claims", nargs="*", metavar="NAME", help="recovery, ranking, consistency (default: all)")
+    claiming.add_argument("--config", type=Path, default=None,
+                          help="a TOML recipe of a comparison; flags override it")  # fmt: skip
+    claiming.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation")
+    if arguments[:1] == ["claims"]:
+        from firstfault.evaluation.claims.command import ClaimsConfig
+        from firstfault.evaluation.plan import OWN
+
+        _add_fields(claiming.add_argument_group("the measurement"), ClaimsConfig)
+        _add_fields(claiming.add_argument_group("settings of the policy"), RunConfig, without=OWN)
     verb(methods, "methods", "list the methods, with their papers")
     verb(tasks, "tasks", "list the task families")
     reporting = verb(report, "report", "write report.html of a run again")
@@ -250,9 +315,11 @@ def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
         _add_fields(parser.add_argument_group(f"options of {cls.__name__}"), cls, f"{setting}.")
 
 
-def _add_fields(group: Any, model: type[BaseModel], prefix: str = "") -> None:
-    """A flag for each field of a settings class, its sections included."""
+def _add_fields(group: Any, model: type[BaseModel], prefix: str = "", without: Sequence[str] = ()) -> None:
+    """A flag for each field of a settings class, its sections included, but for those `without`."""
     for name, field in model.model_fields.items():
+        if name in without:
+            continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             _add_fields(group, field.annotation, f"{prefix}{name}.")
             continue
@@ -272,8 +339,19 @@ def _default(field: Any) -> Any:
 
 def _config(parsed: argparse.Namespace) -> RunConfig:
     """The recipe, if any, with the flags over it."""
+    flags = _tables(vars(parsed))
+    recipe = _recipe(parsed)
+    for name in set(NAMED) - set(recipe):  # options of the default need not name it
+        if name in flags:
+            flags[name] = RunConfig.model_fields[name].default | flags[name]
+    where = f"{parsed.config} and flags" if parsed.config else "settings"
+    return validated(RunConfig, merge(recipe, flags), where)
+
+
+def _tables(parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that are settings of a run, as tables."""
     flags: dict[str, Any] = {}
-    for dotted, value in vars(parsed).items():
+    for dotted, value in parsed.items():
         if dotted in ("run", "parser", "config", "sandbox", "resume", "json"):
             continue
         *sections, name = dotted.split(".")
@@ -281,12 +359,7 @@ def _config(parsed: argparse.Namespace) -> RunConfig:
         for section in sections:
             table = table.setdefault(section, {})
         table[name] = {**table.get(name, {}), "name": value} if name in NAMED and not sections else value
-    recipe = _recipe(parsed)
-    for name in set(NAMED) - set(recipe):  # options of the default need not name it
-        if name in flags:
-            flags[name] = RunConfig.model_fields[name].default | flags[name]
-    where = f"{parsed.config} and flags" if parsed.config else "settings"
-    return validated(RunConfig, merge(recipe, flags), where)
+    return flags
 
 
 def _recipe(parsed: argparse.Namespace) -> dict[str, Any]:

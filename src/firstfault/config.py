@@ -51,6 +51,7 @@ class EngineConfig(Section):
 
 class LearnerConfig(Section):
     mini_batch: int = Field(4, ge=1, description="trees per optimizer update")
+    parts: int = Field(0, ge=0, description="mini-batches of a batch, however many trees it has; 0: by mini_batch")
     epochs: int = Field(1, ge=1, description="passes over each batch")
     max_tokens: int = Field(4096, ge=1, description="most unique tokens in one forward pass")
 
@@ -70,7 +71,15 @@ class OptimizerConfig(Section):
         return rise if self.schedule == "constant" else rise * (1 - (iteration - 1) / steps)
 
 
+class BudgetConfig(Section):
+    """A bound on what an iteration spends besides the method's own of rollouts: the number of tasks follows from it."""
+
+    tokens: int = Field(0, ge=0, description="generated tokens per iteration; 0: `batch` tasks, whatever they take")
+    calls: int = Field(0, ge=0, description="or tool calls per iteration")
+
+
 class EvaluationConfig(Section):
+    first: int = Field(0, ge=0, description="the first of the held-out tasks to use, from 0: splits that don't overlap")
     problems: int = Field(128, ge=0, description="held-out tasks, before and after training; 0 evaluates nothing")
     samples: int = Field(4, ge=1, description="sampled runs per task, besides a greedy one")
     every: int = Field(0, ge=0, description="also after each so many iterations; 0 only before and after")
@@ -110,6 +119,7 @@ class RunConfig(Section):
     engine: EngineConfig = EngineConfig()
     learner: LearnerConfig = LearnerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    budget: BudgetConfig = BudgetConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
 
@@ -134,6 +144,8 @@ class RunConfig(Section):
             raise ValueError(
                 f"learner.mini_batch = {self.learner.mini_batch} exceeds batch = {self.batch}; make it smaller"
             )
+        if self.budget.tokens and self.budget.calls:
+            raise ValueError("budget.tokens and budget.calls both say how many tasks an iteration has; give one")
         if self.agent.max_new_tokens >= self.agent.max_context:
             raise ValueError(
                 f"agent.max_new_tokens = {self.agent.max_new_tokens} leaves no room in "

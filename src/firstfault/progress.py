@@ -16,17 +16,16 @@ from rich.text import Text
 
 class _Rate(ProgressColumn):
     def render(self, task: Row) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(
-            f"{speed:.1f} {task.fields['unit']}/s" if speed else f"- {task.fields['unit']}/s",
-            style="cyan",
-            no_wrap=True,
+        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+        rate = (
+            f"- {unit}/s" if not speed else f"{speed:.1f} {unit}/s" if speed >= 0.1 else f"{speed * 3600:.1f} {unit}/h"
         )
+        return Text(rate, style="cyan", no_wrap=True)
 
 
-def progress(console: Console) -> Progress:
-    """Tasks of it need a `unit`."""
+def progress(console: Console, over: float = 30.0) -> Progress:
+    """Tasks of it need a `unit`. Speed is that of the last `over` seconds."""
     return Progress(
         TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), console=console,
+        TextColumn("left"), TimeRemainingColumn(), console=console, speed_estimate_period=over,
     )  # fmt: skip

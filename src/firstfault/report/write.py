@@ -39,7 +39,7 @@ def write_report(run_dir: Path, metrics_help: Mapping[str, str] | None = None) -
     `metrics_help` explains metrics by name, a sentence each. The file appears whole or not at all.
     """
     run = read_run(Path(run_dir))
-    page = _environment().get_template("report.html").render(_context(run, dict(metrics_help or {})))
+    page = environment().get_template("report.html").render(_context(run, dict(metrics_help or {})))
     path = run.path / "report.html"
     partial = path.with_suffix(".part")
     try:
@@ -50,9 +50,9 @@ def write_report(run_dir: Path, metrics_help: Mapping[str, str] | None = None) -
     return path
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Everything is escaped, and cleaned of what a page can't show, unless this package made it as markup."""
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("firstfault.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -60,9 +60,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) or value is None else clean(str(value)),
     )
-    environment.filters["number"] = number
-    environment.filters["long"] = lambda text: middle_out(text, LONGEST)
-    return environment
+    made.filters["number"] = number
+    made.filters["long"] = lambda text: middle_out(text, LONGEST)
+    return made
 
 
 def _context(run: Run, metrics_help: dict[str, str]) -> dict[str, Any]:

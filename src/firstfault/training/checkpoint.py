@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from firstfault.config import RunConfig, to_toml
+from firstfault.config import RunConfig, to_toml, validated
 from firstfault.errors import UserError
 
 STATE = "training_state.pt"
@@ -71,7 +71,9 @@ class RunFolder:
 
     def check_same(self, config: RunConfig) -> None:
         """Refuse to go on with settings under which the run would not have come this far."""
-        started = tomllib.loads((self.path / "config.toml").read_text())
+        # settings that were not there yet when it was started had their defaults
+        written = validated(RunConfig, tomllib.loads((self.path / "config.toml").read_text()), str(self.path))
+        started = tomllib.loads(to_toml(written))
         for name, value in tomllib.loads(to_toml(config)).items():
             if name not in CHANGEABLE and value != started.get(name):
                 raise UserError(

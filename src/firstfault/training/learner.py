@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -94,8 +95,8 @@ class Learner:
         for _ in range(self.config.epochs):
             shuffled = list(trees)
             order.shuffle(shuffled)
-            for i in range(0, len(shuffled), self.config.mini_batch):
-                self._step(shuffled[i : i + self.config.mini_batch], loss, sums)
+            for mini_batch in mini_batches(shuffled, self.config):
+                self._step(mini_batch, loss, sums)
         return _means(sums)
 
     def _step(self, trees: list[Tree], loss: Loss, sums: dict[str, float]) -> None:
@@ -193,6 +194,20 @@ def term_batch(packed: Packed, logprobs: Tensor, total_weight: float) -> TermBat
         trees=packed.term_tree,
         reference_logprobs=packed.reference_logprobs[packed.term_token] if len(packed.reference_logprobs) else None,
     )
+
+
+def mini_batches(trees: Sequence[Tree], config: LearnerConfig) -> list[Sequence[Tree]]:
+    """The trees of each update: `parts` of them, as equal as can be, or else `mini_batch` trees each.
+
+    >>> [len(part) for part in mini_batches([None] * 10, LearnerConfig(mini_batch=4))]
+    [4, 4, 2]
+    >>> [len(part) for part in mini_batches([None] * 10, LearnerConfig(parts=2))]
+    [5, 5]
+    """
+    if not config.parts:
+        return [trees[i : i + config.mini_batch] for i in range(0, len(trees), config.mini_batch)]
+    bounds = [len(trees) * part // config.parts for part in range(config.parts + 1)]
+    return [trees[low:high] for low, high in pairwise(bounds) if low < high]
 
 
 def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[Tree]]:

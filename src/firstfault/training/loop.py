@@ -8,7 +8,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from accelerate import Accelerator
@@ -24,12 +24,13 @@ from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.progress import progress
 from firstfault.tasks.base import TaskSource
+from firstfault.training.budget import tasks_due
 from firstfault.training.build import build_agent, complete_tasks, run_tools, uses_cpu
 from firstfault.training.checkpoint import RunFolder, load_state, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner, holding
 from firstfault.training.metrics import tree_metrics
-from firstfault.training.validate import validate
+from firstfault.training.validate import held_out, validate
 from firstfault.tree import Task, Tree, save_trees
 
 
@@ -90,7 +91,7 @@ class Trainer:
         self.accelerator = Accelerator(log_with=tracker, project_dir=config.run_dir, cpu=uses_cpu(config))
         # what is wrong with tasks, tools or folder shows before a model is taught or loaded
         source.train(config.seed, 0, config.batch)
-        self.held_out = source.held_out(config.evaluation.problems)
+        self.held_out = held_out(source, config.evaluation)
         tools = run_tools(config, source)
         complete = {
             "tasks": complete_tasks(config.tasks, source),
@@ -156,10 +157,13 @@ class Trainer:
     async def _iterate(self) -> dict[str, float]:
         self.iteration += 1
         config, key = self.config, (self.config.seed, self.iteration)
-        tasks = self.source.train(config.seed, (self.iteration - 1) * config.batch, config.batch)
+        due = tasks_due(config, self.folder.read_metrics())
+        tasks = self.source.train(config.seed, due.start, len(due))
         self.engine.counts.clear()
+        self.agent.counts.clear()
         start = time.perf_counter()
-        trees = await grow(self.method, self.agent, tasks, key, self._more, self._as_reference)
+        more = partial(self._more, due.start * self.method.rollouts)
+        trees = await grow(self.method, self.agent, tasks, key, more, self._as_reference)
         explored = time.perf_counter()
         if self.method.needs_values:
             self.learner.value(trees)
@@ -173,7 +177,8 @@ class Trainer:
         updated = time.perf_counter()
         row = {
             "iteration": self.iteration,
-            **tree_metrics(trees, self.engine.counts),
+            "tasks": len(tasks),
+            **tree_metrics(trees, self.engine.counts + self.agent.counts),
             **learnt,
             "seconds_explore": explored - start,
             "seconds_update": updated - explored,
@@ -184,11 +189,9 @@ class Trainer:
         self.accelerator.log(row, step=self.iteration)
         return row
 
-    def _more(self, first: int, n: int) -> Sequence[Task]:
+    def _more(self, apart: int, first: int, n: int) -> Sequence[Task]:
         """Tasks beyond those that are due in this iteration, from a stream of their own."""
-        config = self.config
-        apart = (self.iteration - 1) * config.batch * self.method.rollouts
-        return self.source.train(config.seed + 1_000_003, apart + first, n)
+        return self.source.train(self.config.seed + 1_000_003, apart + first, n)
 
     @cached_property
     def _reference(self) -> dict[str, Tensor]:

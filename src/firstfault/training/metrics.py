@@ -28,7 +28,8 @@ METRICS = {
     "gradient_norm": "mean norm of the gradient, before it is scaled down",
     "updates": "optimizer updates of the iteration",
     "skipped_updates": "mini-batches in which no tree had a gradient",
-    "rollouts": "completions sampled, whole or from the middle of a run",
+    "tasks": "tasks that were due; a method may draw others, too",
+    "rollouts": "completions sampled, whole or from the middle of a run, whatever became of them",
     "probes": "those of them that were sampled from the middle of a run",
     "searches": "searches for a critical step",
     "searches_finished": "those of them that came to an answer to rely on",
@@ -50,11 +51,10 @@ METRICS = {
 
 
 def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, float]:
-    """What the trees of an iteration and the engine's `counts` since the last one say."""
+    """What the trees of an iteration say, and the `counts` of engine and agent since the last one."""
     leaves = [leaf for tree in trees for leaf in tree.leaves]
-    probes = [leaf for leaf in leaves if leaf.anchor.parent is not None]
     whole = [leaf for leaf in leaves if leaf.anchor.parent is None]
-    calls = [call for tree in trees for node in tree.nodes for call in node.calls]
+    calls = [call for tree in trees for node in tree.nodes for call in node.calls]  # those of trees that were kept
     verdicts = [verdict for tree in trees for verdict in tree.verdicts]
     counts = Counter(counts)
     return {
@@ -62,8 +62,8 @@ def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, 
         "success_whole": mean([leaf.success for leaf in whole]),
         "reward": mean([leaf.reward for leaf in leaves]),
         "zero_gradient_groups": mean([not tree.has_gradient for tree in trees]),
-        "rollouts": len(leaves),
-        "probes": len(probes),
+        "rollouts": counts["rollouts"],
+        "probes": counts["probes"],
         "searches": len(verdicts),
         "searches_finished": sum(verdict.finished for verdict in verdicts),
         "discarded": sum(tree.discarded for tree in trees),
@@ -74,7 +74,7 @@ def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, 
         "computed_tokens": counts["computed_tokens"],
         "recomputed_tokens": counts["recomputed_tokens"],
         "batch_occupancy": counts["rows"] / max(1, counts["passes"]),
-        "tool_calls": len(calls),
-        "tool_failures": sum(call.failed is not None for call in calls),
+        "tool_calls": counts["tool_calls"],
+        "tool_failures": counts["tool_failures"],
         "seconds_tools": sum(call.seconds for call in calls),
     }

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.config import EvaluationConfig
 from firstfault.intervals import mean_interval
+from firstfault.tasks import TaskSource
 from firstfault.tree import Task, Tree
 
 Progress = Callable[[int], None]
@@ -22,8 +24,8 @@ async def validate(
     """Run each task `samples` times at the agent's temperature, and once greedily.
 
     Returns:
-        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), what it took, and
-        of a mix of families the success of each (`families`).
+        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), the success on each
+        task (`outcomes`), what it took, and of a mix of families the success of each (`families`).
     """
     greedy = replace(agent, sampling=replace(agent.sampling, temperature=0.0))
 
@@ -39,11 +41,12 @@ async def validate(
         *(run(greedy, task, i + len(tasks), 1) for i, task in enumerate(tasks)),
     )
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
-    record: dict[str, Any] = {"problems": len(tasks), "samples": samples}
+    record: dict[str, Any] = {"problems": len(tasks), "samples": samples, "outcomes": {}}
     families: dict[str, dict[str, float]] = {name: {} for name in map(family, tasks) if name}
     for name, group in (("sampled", sampled), ("greedy", likeliest)):
         success = [float(np.mean([leaf.success for leaf in tree.leaves])) for tree in group]
         record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
+        record["outcomes"][name] = success
         for part, scores in families.items():
             own = [s for s, task in zip(success, tasks, strict=True) if family(task) == part]
             scores[name] = float(np.mean(own))
@@ -54,6 +57,11 @@ async def validate(
     record["tokens_per_run"] = sum(len(node.action_tokens) for node in nodes) / runs
     record["calls_per_run"] = sum(len(node.calls) for node in nodes) / runs
     return record
+
+
+def held_out(source: TaskSource, config: EvaluationConfig) -> list[Task]:
+    """The held-out tasks of an evaluation; fewer, or none, if the source has no more."""
+    return source.held_out(config.first + config.problems)[config.first :]
 
 
 def family(task: Task) -> str | None:

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, field_validator
 from rich.console import Console
 from rich.table import Table
 
 from firstfault.cache import write_whole
-from firstfault.config import RunConfig
+from firstfault.config import RunConfig, Section
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims import CLAIMS
@@ -25,10 +26,24 @@ SEED = 10_007  # of tasks, apart from those of training
 TRIED = 50  # tasks for each that is wanted, at most: some claims are of tasks that always fail
 
 
+class ClaimsConfig(Section):
+    """The settings of `firstfault claims`."""
+
+    tasks: list[str] = Field([], description="task families, with commas between; by default those of the recipe")
+    runs: int = Field(30, ge=1, description="tasks of each family that a claim is checked on")
+    out: Path = Field(Path("runs/claims"), description="where everything goes; what was measured there is kept")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        given = value if isinstance(value, list) else [value]
+        return [part.strip() for text in given for part in str(text).split(",") if part.strip()]
+
+
 def command(
-    names: Sequence[str], families: Mapping[str, RunConfig], runs: int, out: Path, console: Console
+    names: Sequence[str], families: Mapping[str, RunConfig], settings: ClaimsConfig, console: Console
 ) -> list[Finding]:
-    """Check claims on task families, with `runs` tasks each. What is in `out` already is not measured again.
+    """Check claims, by default all, on task families. What is in `settings.out` already is not measured again.
 
     Raises:
         UserError: if there is no such claim, or a family has too few tasks for one.
@@ -36,9 +51,10 @@ def command(
     for name in names:
         if name not in CLAIMS:
             raise UserError(f"there is no claim {name!r}; choose of {', '.join(CLAIMS)}.")
+    names, out = list(names) or list(CLAIMS), settings.out
     findings = []
     for family, config in families.items():
-        findings += asyncio.run(_check(names, family, config, runs, out, console))
+        findings += asyncio.run(_check(names, family, config, settings.runs, out, console))
         for finding in findings[-len(names) :]:
             console.print(table(finding))
         write_whole(out / "claims.json", json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")

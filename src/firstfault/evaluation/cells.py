@@ -1,0 +1,178 @@
+"""One training run of a comparison: in a process of its own, resumable, and what is kept of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from firstfault import __version__
+from firstfault.cache import write_whole
+from firstfault.config import RunConfig
+from firstfault.errors import UserError
+from firstfault.evaluation.plan import Budget, Cell
+from firstfault.training.build import build_method, build_tasks, run_tools
+from firstfault.training.checkpoint import RunFolder, saving
+from firstfault.training.cold_start import start_model
+from firstfault.training.loop import Trainer
+
+TOLERANCE = 1.1  # what an iteration takes is known behind it only, so budgets of tokens and calls can't be kept exactly
+
+# runs are forked from a process that has imported everything and computed nothing
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
+
+
+class CellError(Exception):
+    """A run that ended without a result, with the last thing that it said."""
+
+
+def train_cell(cell: Cell) -> None:
+    """Train to the end, from the newest checkpoint if there is one."""
+    config = cell.config
+    console = Console(file=sys.stderr, width=120)
+    Trainer(config, build_tasks(config.tasks), build_method(config.method), resume=True, console=console).train()
+
+
+def teach(config: RunConfig) -> None:
+    """The cold start of a family, into the cache."""
+    source = build_tasks(config.tasks)
+    start_model(config, source, Console(file=sys.stderr, width=120), run_tools(config, source))
+
+
+def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started: Callable[[Any], None]) -> None:
+    """Do it in a process of its own, whose output goes to `folder/log.txt`; `started` hears of the process.
+
+    One that an earlier command left behind at work in the same folder is waited for.
+
+    Raises:
+        CellError: if it fails.
+    """
+    log = folder / "log.txt"
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(log, "")
+    process = PROCESSES.Process(target=_child, args=(work, argument, folder, os.getcwd(), dict(os.environ)))
+    process.start()
+    started(process)
+    process.join()
+    if process.exitcode:
+        lines = log.read_text(errors="replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"exit code {process.exitcode}"
+        raise CellError(f"{how}: {said[:400]}")
+
+
+def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, environment: dict[str, str]) -> None:
+    os.chdir(here)  # the process that this one was forked from may be elsewhere, with another environment
+    os.environ.clear()
+    os.environ.update(environment)
+    with open(folder / "log.txt", "a") as log, open(folder / ".lock", "w") as lock:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            work(argument)
+        except UserError as error:
+            print(f"firstfault: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What the training of a run took; evaluations don't count."""
+
+    rollouts: float
+    generated_tokens: float
+    tool_calls: float
+    updates: float
+    skipped_updates: float
+    seconds: float
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> Spend:
+        names = ("rollouts", "generated_tokens", "tool_calls", "updates", "skipped_updates")
+        total = {name: sum(row.get(name, 0) for row in rows) for name in names}
+        return cls(**total, seconds=sum(row["seconds_explore"] + row["seconds_update"] for row in rows))
+
+
+def audit(spend: Spend, budget: Budget, iterations: int, batch: int) -> tuple[float, str]:
+    """The share of its budget that a run has spent; and what it spent, if that is too much.
+
+    Rollouts are counted to the last one, tokens and calls may be 10 % more.
+
+    >>> spend = Spend(rollouts=33, generated_tokens=900, tool_calls=40, updates=4, skipped_updates=0, seconds=1.0)
+    >>> audit(spend, Budget("rollouts", 4), iterations=2, batch=4)
+    (1.03125, '33 rollouts, 32 allowed')
+    >>> audit(spend, Budget("tokens", 440), iterations=2, batch=4)[1]
+    ''
+    """
+    name = {"rollouts": "rollouts", "tokens": "generated_tokens", "calls": "tool_calls"}[budget.kind]
+    allowed = budget.amount * iterations * (batch if budget.kind == "rollouts" else 1)
+    share = getattr(spend, name) / allowed
+    if share <= (1 if budget.kind == "rollouts" else TOLERANCE):
+        return share, ""
+    return share, f"{getattr(spend, name):,.0f} {name.replace('_', ' ')}, {allowed:,} allowed"
+
+
+def result(cell: Cell) -> dict[str, Any] | None:
+    """What is kept of a finished run."""
+    file = cell.folder / "cell.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read ({error}); remove it, and the run is made again.") from error
+
+
+def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
+    """Extract what a report needs from a finished run into `cell.json`, and drop its trees and checkpoints.
+
+    Raises:
+        CellError: if the run is not complete.
+    """
+    folder, config = RunFolder(cell.folder), cell.config
+    rows, evaluations = folder.read_metrics(), folder.read_evaluation()
+    if len(rows) != config.steps or not evaluations or evaluations[-1]["iteration"] != config.steps:
+        raise CellError(f"it left {len(rows)} of {config.steps} iterations, or no evaluation behind them")
+    spend = Spend.of(rows)
+    share, overspent = audit(spend, budget, config.steps, config.batch)
+    kept = {
+        "family": cell.family,
+        "method": cell.method,
+        "multiple": cell.multiple,
+        "seed": cell.seed,
+        "tunes": cell.tunes,
+        "lr": config.optimizer.lr,
+        "spend": asdict(spend),
+        "budget_share": share,
+        "overspent": overspent,
+        "evaluations": [{**record, "spent": asdict(Spend.of(_until(rows, record)))} for record in evaluations],
+        "iterations": rows,
+        "firstfault": __version__,
+        "config": config.model_dump(mode="json"),
+    }
+    with saving(cell.folder):
+        write_whole(cell.folder / "cell.json", json.dumps(kept))
+    if not trees:
+        tidy(cell)
+
+
+def tidy(cell: Cell) -> None:
+    """Drop what a finished run needs no more."""
+    for name in ("trees", "checkpoints"):
+        shutil.rmtree(cell.folder / name, ignore_errors=True)
+
+
+def _until(rows: list[dict[str, Any]], record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["iteration"] <= record["iteration"]]

@@ -1,0 +1,181 @@
+"""`firstfault compare`: train what is missing of a comparison, and say what follows from it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from firstfault.cache import write_whole
+from firstfault.errors import UserError
+from firstfault.evaluation.cells import CellError, in_process, keep, result, teach, tidy, train_cell
+from firstfault.evaluation.findings import findings
+from firstfault.evaluation.plan import Cell, Plan, slug
+from firstfault.evaluation.statistics import student
+from firstfault.progress import progress
+from firstfault.training.build import uses_cpu
+from firstfault.training.checkpoint import saving
+
+LONG = 1e9  # seconds over which speed is measured: runs take minutes to hours
+
+
+class Comparison:
+    """A comparison in its folder. `failures` has what went wrong with runs of this time, by their names."""
+
+    def __init__(self, plan: Plan, console: Console):
+        student()
+        self.plan = plan
+        self.console = console
+        self.failures: dict[str, str] = {}
+        on_cpu = all(uses_cpu(family) for family in plan.families.values())
+        self.jobs = plan.config.jobs or (_cores() if on_cpu else 1)
+        self._running: set[BaseProcess] = set()
+        self._stopping = False
+
+    def run(self) -> None:
+        """Train what is missing. What fails does not stop the others; it is tried again the next time."""
+        plan = self.plan
+        with self._alone():
+            self._check_same()
+            waiting = [cell for cell in (*plan.tuning(), *plan.compared(self.chosen())) if result(cell) is None]
+            families = dict.fromkeys(cell.family for cell in waiting if cell.config.model == "tiny")
+            self._all("cold starts", [(_cold_start(family), partial(self._teach, family)) for family in families])
+            self._cells("tuning runs", plan.tuning())
+            self._cells("runs", plan.compared(self.chosen()))
+
+    def chosen(self) -> dict[tuple[str, str], float]:
+        """The multiple of the learning rate for each family and method: the best on the validation split.
+
+        The smaller one of equals; trials that failed are left out.
+        """
+        plan = self.plan
+        if len(plan.config.lr_grid) == 1:
+            return {(family, method): plan.config.lr_grid[0] for family in plan.families for method in plan.methods}
+        found: dict[tuple[str, str], dict[float, list[float]]] = {}
+        for kept in self.trials():
+            by_multiple = found.setdefault((kept["family"], kept["method"]), {})
+            by_multiple.setdefault(kept["multiple"], []).append(kept["evaluations"][-1]["sampled"])
+        return {
+            key: max(sorted(scores), key=lambda multiple: np.mean(scores[multiple])) for key, scores in found.items()
+        }
+
+    def trials(self) -> list[dict[str, Any]]:
+        return [kept for cell in self.plan.tuning() if (kept := result(cell))]
+
+    def results(self) -> dict[str, Any]:
+        """What is known by now, as `results.json` has it.
+
+        Raises:
+            UserError: if no run has finished.
+        """
+        plan = self.plan
+        finished = [kept for cell in plan.compared(self.chosen()) if (kept := result(cell))]
+        if not finished:
+            first = next(iter(self.failures.items()), None)
+            raise UserError(
+                f"{plan.config.out} has no finished run to report on" + (f"; {first[0]}: {first[1]}" if first else ".")
+            )
+        return {
+            "title": f"{', '.join(plan.methods)} on {', '.join(plan.families)}",
+            "budget": str(plan.budget),
+            "seeds": plan.config.seeds,
+            "lr_grid": plan.config.lr_grid,
+            "tune_seeds": plan.config.tune_seeds,
+            "chosen": [
+                {"family": family, "method": method, "multiple": multiple}
+                for (family, method), multiple in self.chosen().items()
+            ],
+            "trials": [_trial(kept) for kept in self.trials()],
+            "failures": self.failures,
+            **findings(finished, list(plan.families), list(plan.methods)),
+            "settings": plan.settings(),
+        }
+
+    def _cells(self, title: str, cells: Sequence[Cell]) -> None:
+        for cell in cells:
+            if not self.plan.config.keep_trees and result(cell) is not None:
+                tidy(cell)  # an earlier command may have been stopped in between
+        cells = [cell for cell in cells if _cold_start(cell.family) not in self.failures]
+        waiting = [(str(cell), partial(self._train, cell)) for cell in cells if result(cell) is None]
+        self._all(title, waiting, len(cells) - len(waiting))
+
+    def _train(self, cell: Cell) -> None:
+        in_process(train_cell, cell, cell.folder, self._started)
+        keep(cell, self.plan.budget, trees=self.plan.config.keep_trees)
+
+    def _teach(self, family: str) -> None:
+        in_process(teach, self.plan.families[family], self.plan.config.out / "cold" / slug(family), self._started)
+
+    def _all(self, title: str, work: Sequence[tuple[str, Callable[[], None]]], before: int = 0) -> None:
+        """Do it side by side, in order."""
+        if not work:
+            return
+        with progress(self.console, over=LONG) as bar, ThreadPoolExecutor(self.jobs) as pool:
+            row = bar.add_task(title, total=before + len(work), completed=before, unit="runs")
+            futures = {pool.submit(task): name for name, task in work}
+            try:
+                for future in as_completed(futures):
+                    try:
+                        future.result()
+                    except (CellError, UserError) as error:
+                        self.failures[futures[future]] = str(error)
+                        bar.console.print(f"{futures[future]}: {error}", style="red", markup=False, highlight=False)
+                    bar.advance(row)
+            except BaseException:
+                self._stopping = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(self._running):
+                    process.terminate()
+                raise
+
+    def _started(self, process: BaseProcess) -> None:
+        self._running.add(process)
+        if self._stopping:  # what a run has saved stands; it goes on from there the next time
+            process.terminate()
+
+    def _check_same(self) -> None:
+        """Refuse a folder of a comparison with other settings; more methods, families and seeds are welcome."""
+        file = self.plan.config.out / "settings.json"
+        settings = json.loads(json.dumps(self.plan.settings()))
+        known = json.loads(file.read_text()) if file.exists() else {}
+        for key in settings:
+            if known.get(key, settings[key]) != settings[key]:
+                raise UserError(
+                    f"{self.plan.config.out} holds a comparison with {key} = {known[key]}, not {settings[key]}; "
+                    "give another folder with --out, or the settings that it was started with."
+                )
+        write_whole(file, json.dumps(known | settings, indent=1))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        out = self.plan.config.out
+        with saving(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with open(out / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"another command is at work in {out}; wait for it, or give another --out.") from None
+            yield
+
+
+def _cold_start(family: str) -> str:
+    return f"cold start of {family}"
+
+
+def _trial(kept: dict[str, Any]) -> dict[str, Any]:
+    names = ("family", "method", "multiple", "seed")
+    return {**{name: kept[name] for name in names}, "sampled": kept["evaluations"][-1]["sampled"]}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,215 @@
+"""From finished runs to what can be said of their methods: levels, curves, paired differences, and words."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from firstfault.evaluation.statistics import LEVEL, area_weights, bootstrap, holm, mean_t, p_value, seeds_needed
+
+Kept = Mapping[str, Any]  # a cell.json
+Runs = dict[tuple[str, str, int], Kept]  # by family, method and seed
+
+AXES = {
+    "iterations": "iterations",
+    "rollouts": "rollouts",
+    "generated_tokens": "generated tokens",
+    "seconds": "seconds of training",
+}
+MEASURES = {"final": "final success"} | {axis: f"mean success along {name}" for axis, name in AXES.items()}
+ALL = "all families"
+
+
+def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequence[str]) -> dict[str, Any]:
+    """All that `results.json` says of finished runs.
+
+    A method that overspent in any run of a family is refused there: it has no part in levels and differences.
+    """
+    refused = {(kept["family"], kept["method"]) for kept in finished if kept["overspent"]}
+    runs = {
+        (kept["family"], kept["method"], kept["seed"]): kept
+        for kept in finished
+        if (kept["family"], kept["method"]) not in refused
+    }
+    scores = {measure: _scores(runs, measure, families) for measure in MEASURES}
+    differences = [d for measure in MEASURES for d in _differences(scores[measure], measure, families, methods)]
+    return {
+        "runs": [_run(kept) for kept in finished],
+        "refused": [{"family": family, "method": method} for family, method in sorted(refused)],
+        "unlike_starts": _unlike_starts(runs),
+        "limits": {family: _limits(runs, family) for family in families},
+        "levels": _levels(runs, scores, families, methods),
+        "curves": _curves(runs, families, methods),
+        "differences": differences,
+        "conclusions": _conclusions(differences, families),
+    }  # fmt: skip
+
+
+def _run(kept: Kept) -> dict[str, Any]:
+    """What the report says of one run."""
+    names = ("family", "method", "seed", "multiple", "lr", "spend", "budget_share", "overspent", "firstfault")
+    before, after = kept["evaluations"][0], kept["evaluations"][-1]
+    return {name: kept[name] for name in names} | {
+        "before": before["sampled"],
+        "after": after["sampled"],
+        "greedy": after["greedy"],
+    }
+
+
+def _spent(kept: Kept, axis: str) -> list[float]:
+    """What was spent by the time of each evaluation."""
+    if axis == "iterations":
+        return [record["iteration"] for record in kept["evaluations"]]
+    return [record["spent"][axis] for record in kept["evaluations"]]
+
+
+def _limits(runs: Runs, family: str) -> dict[str, float]:
+    """How far curves are compared: to where the run that spent least came."""
+    own = [kept for (of, _, _), kept in runs.items() if of == family]
+    return {axis: min(_spent(kept, axis)[-1] for kept in own) for axis in AXES} if own else {}
+
+
+def _scores(runs: Runs, measure: str, families: Sequence[str]) -> dict[tuple[str, str, int], np.ndarray]:
+    """A number for each problem and run: success at the end, or its mean along the way."""
+    limits = {family: _limits(runs, family) for family in families}
+    scores = {}
+    for key, kept in runs.items():
+        outcomes = np.array([record["outcomes"]["sampled"] for record in kept["evaluations"]])
+        if measure == "final":
+            scores[key] = outcomes[-1]
+        elif limits[key[0]][measure] > 0:
+            scores[key] = area_weights(_spent(kept, measure), limits[key[0]][measure]) @ outcomes
+    return scores
+
+
+def _differences(
+    scores: Mapping[tuple[str, str, int], np.ndarray], measure: str, families: Sequence[str], methods: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Every pair of methods on every family and over all, by one measure, corrected for each other."""
+    found = []
+    for group in [*([family] for family in families), *([list(families)] if len(families) > 1 else [])]:
+        for first, second in itertools.combinations(methods, 2):
+            seeds = sorted({seed for _, _, seed in scores})
+            seeds = [s for s in seeds if all((f, m, s) in scores for f in group for m in (first, second))]
+            if not seeds:
+                continue
+            parts = [np.array([scores[f, first, s] - scores[f, second, s] for s in seeds]) for f in group]
+            by_seed = np.mean([part.mean(axis=1) for part in parts], axis=0)
+            mean, low, high = mean_t(by_seed)
+            bootstrap_low, bootstrap_high = bootstrap(parts)
+            found.append({
+                "measure": measure, "family": group[0] if len(group) == 1 else ALL, "first": first, "second": second,
+                "seeds": len(seeds), "mean": mean, "low": _finite(low), "high": _finite(high),
+                "bootstrap_low": bootstrap_low, "bootstrap_high": bootstrap_high,
+                "p": p_value(by_seed), "seeds_needed": seeds_needed(by_seed), "by_seed": by_seed.tolist(),
+            })  # fmt: skip
+    for difference, corrected in zip(found, holm([d["p"] for d in found]), strict=True):
+        difference["p_holm"], difference["comparisons"] = corrected, len(found)
+        across_problems = not difference["bootstrap_low"] <= 0 <= difference["bootstrap_high"]
+        difference["told_apart"] = corrected < LEVEL and across_problems
+        difference["words"] = in_words(difference)
+    return found
+
+
+def in_words(d: Mapping[str, Any]) -> str:
+    """What a difference says, and what it does not."""
+    ahead, behind = (d["first"], d["second"]) if d["mean"] >= 0 else (d["second"], d["first"])
+    what = "" if d["measure"] == "final" else f" by {MEASURES[d['measure']]}"
+    on = f"on {d['family']}" if d["family"] != ALL else "over all families"
+    if d["seeds"] < 2:
+        return f"One seed can't tell {ahead} from {behind} {on}{what}: it does not show how runs differ by luck."
+    low, high = (d["low"], d["high"]) if d["mean"] >= 0 else (-d["high"], -d["low"])
+    size = f"{abs(d['mean']):.3f} [{low:.3f}, {high:.3f}]"
+    if d["told_apart"]:
+        return f"With {d['seeds']} seeds, {ahead} is ahead of {behind} {on}{what} by {size}, p = {d['p_holm']:.2g}."
+    cannot = f"{ahead} and {behind} cannot be told apart {on}{what}"
+    if d["mean"] == 0:
+        return f"{cannot}: no difference was seen in {d['seeds']} seeds."
+    seen = f"{cannot} ({ahead} is ahead by {size})"
+    if d["p_holm"] < LEVEL:
+        return f"{seen}: the seeds agree, but it hangs on few problems, and others could turn it."
+    if d["p"] < LEVEL:
+        return (
+            f"{seen}: p = {d['p']:.2g} would do if they were compared alone, but not among {d['comparisons']} "
+            f"comparisons (p = {d['p_holm']:.2g})."
+        )
+    if d["seeds_needed"] is None:
+        return f"{seen}: more seeds than anyone runs would be needed."
+    return f"{seen}: about {d['seeds_needed']:,} seeds would be needed."
+
+
+def _conclusions(differences: Sequence[Mapping[str, Any]], families: Sequence[str]) -> list[str]:
+    """Sentences on final success first, then on what is told apart along the way only."""
+    said = []
+    for family in [*families, ALL]:
+        own = [d for d in differences if d["family"] == family and d["measure"] == "final"]
+        apart = [d for d in own if d["told_apart"]]
+        said += [d["words"] for d in apart]
+        if len(own) - len(apart) <= 3:
+            said += [d["words"] for d in own if not d["told_apart"]]
+        else:
+            where = f"On {family}" if family != ALL else "Over all families"
+            said.append(f"{where}, {len(own) - len(apart)} of {len(own)} pairs cannot be told apart by final success.")
+    return said + [d["words"] for d in differences if d["told_apart"] and d["measure"] != "final"]
+
+
+def _levels(
+    runs: Runs, scores: Mapping[str, Mapping[tuple[str, str, int], np.ndarray]], families: Sequence[str],
+    methods: Sequence[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Means over seeds with their intervals, of each method on each family."""
+    levels = []
+    for family, method in itertools.product(families, methods):
+        own = [kept for (f, m, _), kept in runs.items() if (f, m) == (family, method)]
+        if not own:
+            continue
+        values = {
+            "before": [kept["evaluations"][0]["sampled"] for kept in own],
+            "greedy": [kept["evaluations"][-1]["greedy"] for kept in own],
+        }
+        for measure in MEASURES:
+            found = [float(v.mean()) for (f, m, _), v in scores[measure].items() if (f, m) == (family, method)]
+            values |= {measure: found} if found else {}
+        levels.append({
+            "family": family, "method": method, "seeds": len(own),
+            **{name: _interval(values_of) for name, values_of in values.items()},
+        })  # fmt: skip
+    return levels
+
+
+def _curves(runs: Runs, families: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Sampled success at each evaluation, at the mean of what the seeds had spent by then."""
+    curves = []
+    for family, method, axis in itertools.product(families, methods, AXES):
+        own = [kept for (f, m, _), kept in runs.items() if (f, m) == (family, method)]
+        if own:
+            at = np.mean([_spent(kept, axis) for kept in own], axis=0)
+            success = np.array([[record["sampled"] for record in kept["evaluations"]] for kept in own])
+            points = [{"at": float(x), **_interval(values)} for x, values in zip(at, success.T, strict=True)]
+            curves.append({"family": family, "method": method, "axis": axis, "points": points})
+    return curves
+
+
+def _unlike_starts(runs: Runs) -> list[str]:
+    """Families and seeds of which methods did not start from the same policy: their first evaluations differ."""
+    starts: dict[tuple[str, int], list[Any]] = {}
+    for (family, _, seed), kept in runs.items():
+        starts.setdefault((family, seed), []).append(kept["evaluations"][0]["outcomes"])
+    return [
+        f"{family}, seed {seed}" for (family, seed), all_of in starts.items() if any(o != all_of[0] for o in all_of)
+    ]
+
+
+def _interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Of shares, which nothing takes below 0 or above 1."""
+    mean, low, high = mean_t(values)
+    one = len(values) < 2
+    return {"mean": mean, "low": None if one else max(0.0, low), "high": None if one else min(1.0, high)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

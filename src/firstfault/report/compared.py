@@ -1,0 +1,264 @@
+"""The report of a comparison: `report.html`, `results.md` and `results.json`, with the same tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from rich.table import Table as RichTable
+
+from firstfault import __version__
+from firstfault.cache import write_whole
+from firstfault.evaluation.findings import AXES, MEASURES
+from firstfault.report.curves import Band, bands
+from firstfault.report.text import duration
+from firstfault.report.write import environment
+from firstfault.training.checkpoint import saving
+
+Results = Mapping[str, Any]
+SHOWN = 8  # methods that a chart can tell apart
+
+REMARKS = [
+    "A difference is one of the same seeds on the same problems. Its interval and p-value are those of the paired "
+    "t-test over seeds, which knows how few they are; p-values are corrected by Holm for all pairs and families of a "
+    "measure. A method is said to be ahead only if p < 0.05 after that, and if a bootstrap over seeds and problems, "
+    "which knows that other problems might have been asked, leaves out 0 as well. Final success is the measure to go "
+    "by; the means along the way are four more, each corrected for itself.",
+    "Seeds needed: for a chance of 80 % at 5 %, uncorrected, if mean and spread are as they were seen here. A spread "
+    "of few seeds is known roughly, and so is this.",
+    "All of it holds for these tasks, this policy, these settings and this budget. Not being told apart is no proof of "
+    "being equal.",
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; the first `words` columns are no numbers. `marked` rows stand out."""
+
+    title: str
+    remark: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 2
+    marked: Sequence[int] = field(default=())
+    folded: bool = False
+
+
+def write_comparison(results: Results, out: Path) -> Path:
+    """Write all three into `out`; returns the page. Each appears whole or not at all."""
+    tables = [table for table in _tables(results) if table.rows]
+    page = (
+        environment()
+        .get_template("compared.html")
+        .render(
+            results=results,
+            facts=_facts(results),
+            warnings=_warnings(results),
+            remarks=REMARKS,
+            curves=_curves(results),
+            tables=tables,
+            settings="\n".join(f"{key} = {json.dumps(value)}" for key, value in results["settings"].items()),
+            version=__version__,
+        )
+    )
+    path = out / "report.html"
+    with saving(out):
+        write_whole(path, page)
+        write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
+        write_whole(out / "results.md", _markdown(results, tables))
+    return path
+
+
+def summary(results: Results) -> RichTable:
+    """Levels and conclusions, for the terminal."""
+    table = RichTable("family", "method", title=results["title"], caption_justify="left")
+    for column in ("seeds", "before", "after", "on the way"):
+        table.add_column(column, justify="right")
+    for level in results["levels"]:
+        values = [_with_interval(level[name]) for name in ("before", "final", "iterations")]
+        table.add_row(level["family"], level["method"], str(level["seeds"]), *values)
+    table.caption = "\n".join(results["conclusions"])
+    return table
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    spent = sum(run["spend"]["seconds"] for run in results["runs"])
+    rates = results["lr_grid"]
+    tuned = f"{', '.join(f'{m:g}' for m in rates)}, {results['tune_seeds']} runs each, on a validation split"
+    return [
+        ("budget", results["budget"]),
+        ("seeds", str(results["seeds"])),
+        ("learning rates", tuned if len(rates) > 1 else "the recipe's for all, not tuned"),
+        ("finished", f"{len(results['runs'])} runs, {duration(spent)} of training"),
+    ]
+
+
+def _warnings(results: Results) -> list[str]:
+    said = []
+    for run in results["runs"]:
+        if run["overspent"]:
+            said.append(
+                f"Refused: {run['method']} on {run['family']}, seed {run['seed']}, spent {run['overspent']}. It has no "
+                "part in levels, differences and conclusions there."
+            )
+    said += [
+        f"Failed, to be tried again by the same command: {name}: {why}" for name, why in results["failures"].items()
+    ]
+    if results["unlike_starts"]:
+        where = "; ".join(results["unlike_starts"])
+        said.append(
+            f"Methods did not start alike on {where}: their first evaluations differ, so pairs are not matched."
+        )
+    if len(results["lr_grid"]) == 1:
+        said.append(
+            "Learning rates were not tuned: all methods have the recipe's, which may suit some better than others "
+            "(--lr-grid tunes it for each, with the same trials)."
+        )
+    return said
+
+
+def _curves(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
+    families = list(dict.fromkeys(curve["family"] for curve in results["curves"]))
+    found = []
+    for family in families:
+        figures = []
+        for axis, words in AXES.items():
+            own = [c for c in results["curves"] if (c["family"], c["axis"]) == (family, axis)]
+            for first in range(0, len(own), SHOWN):
+                some = own[first : first + SHOWN]
+                svg = Markup(bands([_band(curve) for curve in some], words))
+                figures.append({"title": f"along {words}", "names": [c["method"] for c in some], "svg": svg})
+        found.append((family, figures))
+    return found
+
+
+def _band(curve: Mapping[str, Any]) -> Band:
+    points = curve["points"]
+    at, mean, low, high = ([point[name] for point in points] for name in ("at", "mean", "low", "high"))
+    return Band(curve["method"], at, mean, low, high)
+
+
+# tables
+
+
+def _tables(results: Results) -> list[Table]:
+    return [
+        _levels(results),
+        *(_differences(results, measure) for measure in MEASURES),
+        _spend(results),
+        _trials(results),
+        _runs(results),
+    ]
+
+
+def _levels(results: Results) -> Table:
+    names = {"before": "before", "final": "after", "greedy": "after, greedy"}
+    names |= {axis: f"along {words}" for axis, words in AXES.items()}
+    rows = [
+        [level["family"], level["method"], str(level["seeds"])]
+        + [_with_interval(level[name]) if name in level else "" for name in names]
+        for level in results["levels"]
+    ]
+    remark = (
+        "Success on held-out tasks, sampled if not said otherwise, with Student's 95 % interval over seeds; along the "
+        "way: its mean (area under the curve), up to where the run that spent least on the family ended. Intervals of "
+        "two methods that overlap say nothing of their difference: see below."
+    )
+    return Table("Success", remark, ["family", "method", "seeds", *names.values()], rows)
+
+
+def _differences(results: Results, measure: str) -> Table:
+    own = [d for d in results["differences"] if d["measure"] == measure]
+    rows = [
+        [
+            d["family"], d["first"], d["second"], str(d["seeds"]), _with_interval(d, sign="+"),
+            f"{d['bootstrap_low']:.3f} to {d['bootstrap_high']:.3f}", f"{d['p']:.2g}", f"{d['p_holm']:.2g}",
+            "–" if d["seeds_needed"] is None else f"{d['seeds_needed']:,}", "yes" if d["told_apart"] else "no",
+        ]
+        for d in own
+    ]  # fmt: skip
+    columns = ["family", "method", "less", "seeds", "difference", "bootstrap", "p", "p, Holm", "seeds needed", "apart"]
+    remark = (
+        "Paired differences with the t-interval over seeds, then that of the bootstrap over seeds and problems, which "
+        f"is too narrow for few seeds and knows of problems. Holm's correction is over the {len(own)} rows."
+    )
+    marked = [i for i, d in enumerate(own) if d["told_apart"]]
+    return Table(f"Differences: {MEASURES[measure]}", remark, columns, rows, 3, marked, folded=measure != "final")
+
+
+def _spend(results: Results) -> Table:
+    rows = []
+    for family, method in dict.fromkeys((run["family"], run["method"]) for run in results["runs"]):
+        own = [run for run in results["runs"] if (run["family"], run["method"]) == (family, method)]
+        means = {name: sum(run["spend"][name] for run in own) / len(own) for name in own[0]["spend"]}
+        means["share"] = sum(run["budget_share"] for run in own) / len(own)
+        rows.append([
+            family, method, *(f"{means[name]:,.0f}" for name in SPENT), duration(means["seconds"]),
+            f"{means['share']:.0%} of budget" + (", refused" if any(run["overspent"] for run in own) else ""),
+        ])  # fmt: skip
+    remark = (
+        f"Means over runs. The budget was {results['budget']}. Counted where it is spent, whatever became of it; "
+        "evaluations don't count. Without an update: mini-batches in which nothing had a gradient. Time is that of "
+        "training, on a machine that may have had other work to do."
+    )
+    columns = ["family", "method", *SPENT.values(), "time", "audit"]
+    return Table("What each run spent", remark, columns, rows)
+
+
+SPENT = {
+    "rollouts": "rollouts",
+    "generated_tokens": "generated tokens",
+    "tool_calls": "tool calls",
+    "updates": "updates",
+    "skipped_updates": "without an update",
+}
+
+
+def _trials(results: Results) -> Table:
+    chosen = {(c["family"], c["method"]): c["multiple"] for c in results["chosen"]}
+    rows = [
+        [t["family"], t["method"], f"{t['multiple']:g}", str(t["seed"]), f"{t['sampled']:.3f}",
+         "chosen" if chosen.get((t["family"], t["method"])) == t["multiple"] else ""]
+        for t in results["trials"]
+    ]  # fmt: skip
+    remark = (
+        "Final success on the validation split, by multiples of the learning rate; the same trials for each method."
+    )
+    return Table("Learning rates", remark, ["family", "method", "multiple", "seed", "success", ""], rows, folded=True)
+
+
+def _runs(results: Results) -> Table:
+    rows = []
+    for run in results["runs"]:
+        success = [f"{run[name]:.3f}" for name in ("before", "after", "greedy")]
+        spent = [f"{run['spend'][name]:,.0f}" for name in SPENT]
+        rate, time = f"{run['lr']:g}", duration(run["spend"]["seconds"])
+        rows.append([run["family"], run["method"], str(run["seed"]), rate, *success, *spent, time])
+    columns = ["family", "method", "seed", "lr", "before", "after", "greedy", *SPENT.values(), "time"]
+    return Table("Every run", "Before and after: sampled success.", columns, rows, folded=True)
+
+
+def _with_interval(value: Mapping[str, Any], sign: str = "") -> str:
+    mean = format(value["mean"], f"{sign}.3f")
+    return mean if value["low"] is None else f"{mean} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def _markdown(results: Results, tables: Sequence[Table]) -> str:
+    lines = [f"# {results['title']}", ""]
+    lines += [f"- {name}: {fact}" for name, fact in _facts(results)] + [""]
+    lines += [f"**{warning}**\n" for warning in _warnings(results)]
+    lines += ["## What can be concluded", "", *(f"- {sentence}" for sentence in results["conclusions"]), ""]
+    lines += [f"{remark}\n" for remark in REMARKS]
+    for table in tables:
+        lines += [f"## {table.title}", "", table.remark, "", _row(table.columns)]
+        lines += [_row(["---" if i < table.words else "---:" for i in range(len(table.columns))])]
+        lines += [*map(_row, table.rows), ""]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

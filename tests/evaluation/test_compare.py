@@ -1,0 +1,219 @@
+"""Whole comparisons of a tiny policy: what they conclude, what they refuse, and that they go on where they stopped."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from firstfault.cli import main
+from firstfault.evaluation.compare import Comparison
+
+# methods of a user: one that has nothing to learn from, and two that take more than they have
+METHODS = """
+from firstfault.methods import GRPO
+
+
+class Idle(GRPO):
+    def credit(self, trees):
+        for tree in trees:
+            self.credit_runs(tree, [0.0 for _ in tree.leaves])
+
+
+class Raised(GRPO):
+    async def explore(self, tree, rollouts):
+        rollouts.budget *= 2
+        await super().explore(tree, rollouts)
+
+
+class Hidden(GRPO):
+    "Keeps the better half of twice as many trees, so that trees alone would not tell."
+
+    async def explore_all(self, batch):
+        batch.remaining *= 2
+        trees = await batch.grow(batch.draw(2 * batch.size), self.explore, self.rollouts)
+        return sorted(trees, key=lambda tree: sum(leaf.success for leaf in tree.leaves))[batch.size :]
+"""
+SMALL = ["--steps", "2", "--evaluation.problems", "4", "--evaluation.samples", "1", "--seeds", "2"]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    file = tmp_path / "own.py"
+    file.write_text(METHODS)
+    return file
+
+
+@pytest.fixture
+def compare(flags: list[str], tmp_path: Path) -> Callable[..., int]:
+    """`compare(methods, *flags)` in the folder `out`: the exit code."""
+    flags = list(flags)
+    at = flags.index("--tasks")
+    source = flags[at + 1]
+    del flags[at : at + 2]
+    at = flags.index("--tasks.operations-min")
+    del flags[at : at + 4]
+    recipe = tmp_path / "compare.toml"
+    tasks = f"tasks = {{name = '{source}', operations_min = 1, operations_max = 2}}\n"
+    recipe.write_text(f"[families.parity]\n{tasks}[families.again]\n{tasks}")
+
+    def run(methods: str, *more: str, families: str = "parity", budget: str = "rollouts=4") -> int:
+        return main([
+            "compare", "--config", str(recipe), *flags, "--methods", methods, "--tasks", families,
+            "--budget", budget, "--out", str(tmp_path / "out"), "--jobs", "2", *more,
+        ])  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Callable[[], dict]:
+    return lambda: json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
+    assert compare("grpo,twin=grpo", *SMALL, families="parity,again") == 0
+    found = results()
+    assert all(d["mean"] == 0 and d["p_holm"] == 1 and not d["told_apart"] for d in found["differences"] if
+               d["measure"] != "seconds")  # fmt: skip
+    assert "grpo and twin cannot be told apart on parity: no difference was seen in 2 seeds." in found["conclusions"]
+    assert found["unlike_starts"] == []
+    assert {d["family"] for d in found["differences"]} == {"parity", "again", "all families"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script" not in page and page.count("<svg") == 8  # four axes, two families
+    assert "| parity | grpo | twin | 2 | +0.000 [0.000, 0.000] |" in (tmp_path / "out" / "results.md").read_text()
+    left = {path.name for path in (tmp_path / "out" / "cells" / "parity" / "twin" / "lr-1" / "seed-1").iterdir()}
+    assert "cell.json" in left and not left & {"trees", "checkpoints"}
+
+
+def test_a_planted_gain_is_found(compare, results, own):
+    more = ["--steps", "8", "--seeds", "6", "--evaluation.problems", "24", "--optimizer.lr", "3e-3"]
+    assert compare(f"grpo,idle={own}:Idle", *more, budget="rollouts=8") == 0
+    found = results()
+    final = next(d for d in found["differences"] if d["measure"] == "final")
+    assert final["told_apart"] and final["mean"] > 0.1 and final["low"] > 0
+    assert re.match(r"With 6 seeds, grpo is ahead of idle on parity by 0\.\d+ \[", found["conclusions"][0])
+    spend = {run["method"]: run["spend"] for run in found["runs"]}
+    assert spend["idle"]["updates"] == 0 < spend["idle"]["skipped_updates"] and spend["grpo"]["updates"] > 0
+
+
+def test_no_run_starts_where_the_cold_start_fails(compare, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTFAULT_CACHE", "/proc/nowhere")
+    assert compare("grpo,rloo", *SMALL, "--model", "tiny", "--cold-start.steps", "2") == 2
+    assert "no finished run to report on; cold start of parity: exit code 2" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+@pytest.mark.parametrize("name", ["Raised", "Hidden"])
+def test_who_overspends_is_refused(compare, results, own, name, capsys):
+    assert compare(f"grpo,greedy={own}:{name},twin=grpo", *SMALL) == 2
+    assert "greedy overspent its budget on parity (64 rollouts, 32 allowed)" in capsys.readouterr().err
+    found = results()
+    assert found["refused"] == [{"family": "parity", "method": "greedy"}]
+    assert {(d["first"], d["second"]) for d in found["differences"]} == {("grpo", "twin")}
+    assert {run["spend"]["rollouts"] for run in found["runs"] if run["method"] != "greedy"} == {32}
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tokens=400", "generated_tokens"), ("calls=16", "tool_calls")])
+def test_budgets_of_tokens_and_calls(compare, results, kind, name):
+    compare("grpo:rollouts=4,elpo:rollouts=8", *SMALL, "--steps", "6", "--batch", "2", budget=kind)
+    allowed = 6 * int(kind.partition("=")[2])
+    for run in results()["runs"]:
+        assert 0.6 * allowed < run["spend"][name] < 1.4 * allowed  # a policy that hardly calls is hard to plan with
+        assert bool(run["overspent"]) == (run["spend"][name] > 1.1 * allowed)
+        assert run["spend"]["updates"] + run["spend"]["skipped_updates"] <= 6
+
+
+def test_learning_rates_are_tuned_apart_with_the_same_trials(compare, results, tmp_path):
+    assert compare("grpo,rloo", *SMALL, "--seeds", "1", "--lr-grid", "0.001,3", "--optimizer.lr", "1e-2") == 0
+    found = results()
+    trials = [(t["method"], t["multiple"]) for t in found["trials"]]
+    assert trials == [("grpo", 0.001), ("grpo", 3), ("rloo", 0.001), ("rloo", 3)]
+    best = {m: max((t for t in found["trials"] if t["method"] == m), key=lambda t: (t["sampled"], -t["multiple"]))
+            for m in ("grpo", "rloo")}  # fmt: skip
+    assert {run["method"]: run["multiple"] for run in found["runs"]} == {m: t["multiple"] for m, t in best.items()}
+    cell = json.loads(next(tmp_path.glob("out/cells/parity/grpo/lr-3/seed-1000/cell.json")).read_text())
+    assert cell["config"]["evaluation"]["first"] == 4 and cell["config"]["optimizer"]["lr"] == pytest.approx(3e-2)
+
+
+def test_an_interrupted_comparison_goes_on(compare, results, tmp_path, monkeypatch):
+    from firstfault.evaluation import compare as module
+
+    kept = []
+
+    def stop_after_two(cell, *rest, keep=module.keep, **more):
+        keep(cell, *rest, **more)
+        kept.append(cell.folder)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "keep", stop_after_two)
+    assert compare("grpo,rloo", *SMALL, "--seeds", "3", "--jobs", "1") == 130
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/cells/**/cell.json")}
+    assert len(finished) == 2 and len(results()["runs"]) == 2  # and there is a report of what there is
+    assert {path.parent.name for path in finished} == {"seed-0"}  # seed by seed
+    monkeypatch.undo()
+    assert compare("grpo,rloo", *SMALL, "--seeds", "3") == 0
+    assert len(results()["runs"]) == 6
+    assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
+
+
+def test_a_killed_run_goes_on_to_the_same_end(compare, results, tmp_path, monkeypatch):
+    """A run whose process is killed on the way is reported, and the next command brings it to the same end."""
+    small = [*SMALL, "--seeds", "1", "--steps", "6", "--checkpoint-every", "1"]
+    assert compare("grpo,rloo", *small) == 0
+    whole = {run["method"]: (run["after"], run["spend"]["generated_tokens"]) for run in results()["runs"]}
+    cell = tmp_path / "out" / "cells" / "parity" / "rloo" / "lr-1" / "seed-0"
+    shutil.rmtree(cell)
+
+    def kill(self, process):
+        while not (cell / "checkpoints" / "step-0002").exists():
+            time.sleep(0.001)
+        process.kill()
+
+    monkeypatch.setattr(Comparison, "_started", kill)
+    assert compare("grpo,rloo", *small) == 2
+    assert results()["failures"].keys() == {"rloo on parity, seed 0"} and len(results()["runs"]) == 1
+    assert results()["failures"]["rloo on parity, seed 0"].startswith("signal 9")
+    monkeypatch.undo()
+    assert compare("grpo,rloo", *small) == 0
+    assert {run["method"]: (run["after"], run["spend"]["generated_tokens"]) for run in results()["runs"]} == whole
+
+
+def test_other_settings_are_refused(compare, own, capsys):
+    small = [*SMALL, "--seeds", "1"]
+    mine = f"grpo,mine={own}:Idle"
+    assert compare(mine, *small) == 0
+    assert compare(f"{mine},rloo", *small, "--seeds", "2") == 0  # more of it is welcome
+    for more, said in [
+        (["--batch", "2"], "families.parity.batch = 4, not 2"),
+        (["--budget", "rollouts=8"], "budget = rollouts=4, not rollouts=8"),
+        (["--lr-grid", "1,2"], "lr_grid = [1.0], not [1.0, 2.0]"),
+    ]:
+        assert compare(mine, *small, *more) == 2
+        assert said in capsys.readouterr().err
+    own.write_text(METHODS + "\n# changed\n")
+    assert compare(mine, *small) == 2
+    assert "methods.mine.file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("methods", "more", "said"), [
+    ("grpo", [], "needs two methods"),
+    ("grpo,grpo", [], "named twice"),
+    ("grpo,elpo:serch=bisect", [], "did you mean 'search'?"),
+    ("grpo,elpo:rollouts=8", [], "rollouts are what the budget says"),
+    ("grpo,eplo", [], "did you mean 'elpo'?"),
+    ("grpo,elpo::", [], "give NAME, NAME:OPTION=VALUE"),
+    ("grpo,elpo", ["--budget", "time=5"], "give rollouts=N, tokens=N or calls=N"),
+    ("grpo,elpo", ["--lr-grid", "0,1"], "multiples above 0"),
+    ("grpo,elpo", ["--tasks", "lroe"], "did you mean 'lore'?"),
+    ("grpo,elpo", ["--seed", "1"], "unrecognized"),
+    ("a b=grpo,a_b=grpo", [], "would share the folder"),
+])  # fmt: skip
+def test_what_can_not_be_is_refused_before_anything_runs(compare, methods, more, said, capsys, tmp_path):
+    assert compare(methods, *more) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
