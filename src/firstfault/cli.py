@@ -247,7 +247,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         _add_fields(comparing.add_argument_group("the comparison"), CompareConfig, without=("keep_trees",))
         _add_fields(comparing.add_argument_group("settings of all runs"), RunConfig, without=OWN)
     claiming = verb(claims, "claims", "check claims of the ELPO paper at a laptop's size",
-                    "[NAME ...] [--tasks FAMILY,FAMILY] [--runs 30] [--config RECIPE.toml] [--SETTING X ...]")  # fmt: skip
+                    "[NAME ...] [--tasks FAMILY,FAMILY] [--runs 30] [--config RECIPE.toml] "
+                    "[--SETTING X ...]")  # fmt: skip
     claiming.add_argument("claims", nargs="*", metavar="NAME", help="recovery, ranking, consistency (default: all)")
     claiming.add_argument("--config", type=Path, default=None,
                           help="a TOML recipe of a comparison; flags override it")  # fmt: skip

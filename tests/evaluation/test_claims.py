@@ -2,10 +2,12 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from firstfault.cli import main
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
 from firstfault.evaluation import failures
@@ -116,6 +118,25 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     command(["consistency"], families, settings, console)
     assert (tmp_path / "consistency-arithmetic.jsonl").read_text() == rows["consistency"]
     assert "### consistency, arithmetic" in (tmp_path / "claims.md").read_text()
+
+
+def test_from_the_command_line(tiny_policy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(failures, "COMPLETIONS", 2)
+    (tmp_path / "recipe.toml").write_text(
+        'device = "cpu"\n[compare]\nmethods = ["grpo", "elpo"]\n'
+        "[families.arithmetic.tasks]\nname = 'arithmetic'\noperations_min = 2\noperations_max = 2\n"
+        "[families.arithmetic.agent]\nmax_new_tokens = 32\nmax_steps = 4\nmax_context = 256\n"
+    )
+    command = ["claims", "consistency", "--config", "recipe.toml", "--model", str(tiny_policy), "--runs", "1"]
+    assert main([*command, "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "consistency, arithmetic" in said and "report: out/claims.md" in said
+    assert json.loads(Path("out/claims.json").read_text())[0]["figures"][0]["n"] == 1
+    assert main(["claims", "recover", *command[2:]]) == 2
+    assert "there is no claim 'recover'" in capsys.readouterr().err
+    assert main(["claims", "recovery"]) == 2
+    assert "give --tasks, such as" in capsys.readouterr().err
 
 
 def test_what_can_t_be_measured_is_said_in_a_sentence(families, tmp_path, monkeypatch):

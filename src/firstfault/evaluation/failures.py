@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -72,11 +73,11 @@ def search_again(failure: Failure, search: Search, budget: int, seed: int = 0, o
     `others` whole runs of the task stand there before it begins.
     """
     completions = [iter(after) for after in failure.shuffled(seed)]
-    for _ in range(others):
-        search.learn(0, *next(completions[0]))
+    for other in islice(completions[0], others):
+        search.learn(0, *other)
     while budget and (question := search.ask(budget)) is not None:
         step, tries = question
-        seen = [next(completions[step]) for _ in range(tries)]
+        seen = list(islice(completions[step], tries))  # where there are no more, it is told of as many as there are
         search.tell(step, [success for success, _ in seen], [agreed for _, agreed in seen])
         budget -= tries
     return search.verdict()

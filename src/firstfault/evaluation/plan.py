@@ -288,7 +288,7 @@ def _families(given: Sequence[str], tables: Mapping[str, Any]) -> dict[str, Any]
     """What differs by family, of those that were given, or else of all in the recipe."""
     wanted = list(given) or list(tables)
     if not wanted:
-        raise UserError("a comparison needs tasks; give --tasks, such as --tasks arithmetic,lore.")
+        raise UserError("there are no tasks; give --tasks, such as --tasks arithmetic,lore.")
     twice = next((label for label in wanted if wanted.count(label) > 1), None)
     if twice is not None:
         raise UserError(f"the task family {twice} is named twice; name it once.")
