@@ -22,9 +22,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from recovery import recorded
 from rich.console import Console
 
+from firstfault.evaluation.failures import Failure
 from firstfault.localize.bisect import Bisect, Filled
 from firstfault.localize.posterior import Posterior
 from firstfault.localize.search import Search
@@ -244,8 +244,18 @@ def calibration(said: Sequence[tuple[float, bool]], bins: int = 10) -> float:
     return float(sum(gaps))
 
 
+def recorded() -> list[Failure]:
+    """The failed runs that `firstfault claims consistency` has measured."""
+    rows = [
+        json.loads(line)["measured"]
+        for path in sorted((RESULTS / "claims").glob("consistency-*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    return [Failure(**row) for row in rows if row is not None]
+
+
 def measured(family: str, shuffles: int) -> list[Profile]:
-    """The real runs of a family (benchmarks/recovery.py), each several times with its outcomes in another order."""
+    """The real runs of a family, each several times with its outcomes in another order."""
     runs = []
     for failure in (failure for failure in recorded() if failure.family == family):
         for shuffle in range(shuffles):
@@ -334,7 +344,8 @@ def real(results: dict) -> list[str]:
         "## Real runs",
         "",
         "Runs of the tiny policy at the start of training that failed, with 64 completions after each of their steps "
-        "(`python benchmarks/recovery.py`); each is searched in 10 orders of its outcomes. The truth is the first step "
+        "(`firstfault claims consistency --config recipes/compare.toml --runs 50 --out docs/results/claims`); each is "
+        "searched in 10 orders of its outcomes. The truth is the first step "
         "after which at most one of 64 succeeds.",
         "",
         "*Counts only* is the search as in the simulation: it hears how many completions succeeded. The *posterior* "
