@@ -94,11 +94,10 @@ class ELPO(Clipped):
 
     def mark(self, tree: Tree) -> dict[Node, float]:
         """Mark the critical steps that were found; returns how surely a step is one or below one (1 by bisection)."""
-        evidence = any(probe.successes for verdict in tree.verdicts for probe in verdict.probes)
+        evidence = any(v.probability is not None or any(p.successes for p in v.probes) for v in tree.verdicts)
         localized: dict[Node, float] = defaultdict(float)
         for verdict in tree.verdicts:
-            sure = verdict.finished and (evidence or verdict.probability is not None)  # a posterior needs evidence too
-            verdict.marked = verdict.step <= verdict.steps and (self.literal or sure)
+            verdict.marked = verdict.step <= verdict.steps and (self.literal or (verdict.finished and evidence))
             if verdict.marked:
                 run = tree.nodes[verdict.leaf].steps
                 run[verdict.step - 1].critical |= verdict.probability is None or verdict.probability >= 0.7
