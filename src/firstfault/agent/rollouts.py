@@ -113,6 +113,10 @@ class Rollouts:
     def remaining(self) -> int:
         return self.budget - self.spent
 
+    def allow(self, n: int) -> None:
+        """Let `n` more rollouts be spent."""
+        self.budget += n
+
     def limit_calls(self, n: int) -> None:
         """Let runs make no more than `n` tool calls from here on."""
         self.agent = replace(self.agent, max_calls=n)

@@ -43,14 +43,12 @@ async def measure(
     """
     method = METHODS[variant]
     tree = Tree(task, agent.chat.prompt(task.question), key=key)
-    async with Rollouts(agent, tree, budget=10**9) as rollouts:
-        rollouts.budget = method.rollouts
+    async with Rollouts(agent, tree, method.rollouts) as rollouts:
         await method.explore(tree, rollouts)
         method.shape([tree])
         method.credit([tree])
         found = [branches for node in list(tree.nodes) if len(branches := credited(node)) > 1]
         chosen = Random(f"{key} branchings").sample(found, min(BRANCHINGS, len(found)))
-        rollouts.budget = 10**9
         worths = [[await worth(rollouts, branch[0]) for branch in branches] for branches in chosen]
         credits = [[sum(node.advantage for node in branch) / len(branch) for branch in branches] for branches in chosen]
         return {"task": task.id, "branchings": len(found), "credit": credits, "worth": worths}
@@ -68,6 +66,7 @@ def credited(node: Node) -> list[list[Node]]:
 async def worth(rollouts: Rollouts, node: Node) -> float:
     if node.is_leaf:
         return float(node.success)
+    rollouts.allow(COMPLETIONS)
     ends = await rollouts.continue_from(node, COMPLETIONS)
     return sum(leaf.success for leaf in ends) / max(1, len(ends))
 
