@@ -146,14 +146,14 @@ def render(cells: list[dict]) -> str:
 
 
 LESSONS = [
-    "**The better search does not train the better policy here.** With the posterior, ELPO ends behind on both "
-    "families, by more per rollout than per token. It is the budget, not the step: a posterior asks until it is sure, "
-    "and then for two runs to stand beside the failure, so that it spends far more of the rollouts on probes of one "
-    "failed run, which succeed less often than whole runs do; fewer trees are left with a gradient. And a step that is "
-    "known better has hardly anything to act on: the clip cuts off less than 1 % of the terms behind it, in either "
-    "search. So the printed search stays ELPO's default, and the posterior is for finding a step, as `firstfault "
-    "locate` does. A posterior with fewer probes, which whole runs of the task have made cheap "
-    "([measured](localization.md)), has not been trained with yet.",
+    "**The better search does not train the better policy here.** On lore, ELPO with the posterior is behind (along "
+    "the way and greedy beyond the intervals); on arithmetic so few seeds can't tell. What differs is the budget: a "
+    "posterior asks until it is sure, and then for two runs to stand beside the failure, so that far more of the "
+    "rollouts are probes, and fewer trees are left with a gradient. And a step that is known better has hardly "
+    "anything to act on: the clip cuts off less than 1 % of the terms behind it, with either search. So the printed "
+    "search stays ELPO's default, and the posterior is for finding a step, as `firstfault locate` does. A posterior "
+    "with fewer probes, which whole runs of the task have made cheap ([measured](localization.md)), has not been "
+    "trained with yet.",
 ]
 
 
