@@ -20,6 +20,21 @@ from firstfault.errors import UserError
 M = TypeVar("M", bound=BaseModel)
 
 
+def listed(value: Any) -> Any:
+    """Of a setting that is a list: a text alone is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def between_commas(value: Any) -> list[str]:
+    """Of a setting that is a list: texts with commas between.
+
+    >>> between_commas("grpo, elpo"), between_commas(["grpo,elpo", "dapo"])
+    (['grpo', 'elpo'], ['grpo', 'elpo', 'dapo'])
+    """
+    given = value if isinstance(value, list) else [value]
+    return [part.strip() for text in given for part in str(text).split(",") if part.strip()]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -36,10 +51,7 @@ class AgentConfig(Section):
     )
     stop: list[str] = Field([], description="strings that end a step, besides the template's own end of turn")
 
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _listed = field_validator("stop", mode="before")(listed)
 
 
 class EngineConfig(Section):
@@ -128,10 +140,7 @@ class RunConfig(Section):
     def _named(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
-    @field_validator("functions", "mcp", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _listed = field_validator("functions", "mcp", mode="before")(listed)
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:

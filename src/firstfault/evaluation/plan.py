@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from firstfault.config import RunConfig, Section, merge, read_recipe, validated
+from firstfault.config import RunConfig, Section, between_commas, merge, read_recipe, validated
 from firstfault.errors import UserError
 from firstfault.training.build import build_method, build_tasks
 from firstfault.training.validate import held_out
@@ -43,12 +43,7 @@ class CompareConfig(Section):
     jobs: int = Field(0, ge=0, description="runs side by side; 0: as many as there are cores (on a GPU, one)")
     keep_trees: bool = Field(False, description="keep rollout trees and checkpoints of finished runs")
 
-    @field_validator("methods", "tasks", "lr_grid", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        given = value if isinstance(value, list) else [value]
-        parts = [part.strip() for text in given for part in str(text).split(",")]
-        return [part for part in parts if part]
+    _listed = field_validator("methods", "tasks", "lr_grid", mode="before")(between_commas)
 
     @field_validator("lr_grid")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
-from firstfault.config import Section
+from firstfault.config import Section, listed
 from firstfault.errors import UserError
 from firstfault.locate.check import Check, by_judge, from_file
 from firstfault.locate.endpoint import Endpoint, EndpointError
@@ -63,10 +63,7 @@ class LocateConfig(Section):
     def is_local(self) -> bool:
         return self.endpoint == "local"
 
-    @field_validator("tools", "side_effects", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    _listed = field_validator("tools", "side_effects", mode="before")(listed)
 
     @model_validator(mode="after")
     def _one_success(self) -> LocateConfig:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from firstfault.cache import write_whole
-from firstfault.config import RunConfig, Section
+from firstfault.config import RunConfig, Section, between_commas
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims import CLAIMS
@@ -33,11 +33,7 @@ class ClaimsConfig(Section):
     runs: int = Field(30, ge=1, description="tasks of each family that a claim is checked on")
     out: Path = Field(Path("runs/claims"), description="where everything goes; what was measured there is kept")
 
-    @field_validator("tasks", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        given = value if isinstance(value, list) else [value]
-        return [part.strip() for text in given for part in str(text).split(",") if part.strip()]
+    _listed = field_validator("tasks", mode="before")(between_commas)
 
 
 def command(
@@ -73,12 +69,13 @@ async def _check(
             claim = CLAIMS[name]
             path = out / f"{name}-{family}.jsonl"
             rows = _read(path)
+            measured: dict[str, list[dict[str, Any]]] = {variant: [] for variant in claim.VARIANTS}
             with progress(console) as bar:
                 line = bar.add_task(f"{name}, {family}", total=runs * len(claim.VARIANTS), unit="tasks")
                 for variant in claim.VARIANTS:
                     mine = {row["number"]: row for row in rows if row["variant"] == variant}
-                    number, done = 0, 0
-                    while done < runs:
+                    number = 0
+                    while (done := len(measured[variant])) < runs:
                         if number == TRIED * runs:
                             raise UserError(
                                 f"claim {name} on {family}: of {number} tasks only {done} are such as it is about; ask "
@@ -88,19 +85,14 @@ async def _check(
                             [task] = source.train(seed=SEED, first=number, n=1)
                             seen = await claim.measure(agent, source, family, variant, task, (SEED, 0, number))
                             mine[number] = {"number": number, "variant": variant, "measured": seen}
-                            rows.append(mine[number])
                             out.mkdir(parents=True, exist_ok=True)
                             with path.open("a", encoding="utf-8") as file:
                                 file.write(json.dumps(mine[number]) + "\n")
                         if mine[number]["measured"] is not None:
-                            done += 1
+                            measured[variant].append(mine[number]["measured"])
                             bar.advance(line)
                         number += 1
-            # as many of each variant as were asked for, the first ones
-            kept = {
-                v: [r for r in rows if r["variant"] == v and r["measured"] is not None][:runs] for v in claim.VARIANTS
-            }
-            found.append(claim.finding(family, {v: [r["measured"] for r in own] for v, own in kept.items()}))
+            found.append(claim.finding(family, measured))
     finally:
         await agent.session.close()
         await source.close()
