@@ -223,6 +223,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     evaluation.add_argument("--samples", dest="evaluation.samples", metavar="X",
                             help="sampled runs per task, besides a greedy one (default: 4)")  # fmt: skip
+    evaluation.add_argument("--k", dest="evaluation.k", action="append", metavar="X",
+                            help="K of Pass@K and Major@K, such as 1,4,16 (default: 1 and the samples)")  # fmt: skip
     evaluation.add_argument("--json", action="store_true", default=False, help="print the figures as JSON")
     if arguments[:1] == ["eval"]:
         from firstfault.evaluation.command import EvalConfig

@@ -95,6 +95,25 @@ class EvaluationConfig(Section):
     problems: int = Field(128, ge=0, description="held-out tasks, before and after training; 0 evaluates nothing")
     samples: int = Field(4, ge=1, description="sampled runs per task, besides a greedy one")
     every: int = Field(0, ge=0, description="also after each so many iterations; 0 only before and after")
+    k: list[int] = Field(
+        [],
+        description="K of Pass@K and Major@K after training, such as 1,4,16: as many sampled runs as the largest; "
+        "`firstfault eval` by default has 1 and the number of samples",
+    )
+
+    _listed = field_validator("k", mode="before")(between_commas)
+
+    @field_validator("k")
+    @classmethod
+    def _possible(cls, value: list[int]) -> list[int]:
+        if value and min(value) < 1:
+            raise ValueError(f"{min(value)} runs have no majority; give numbers of at least 1")
+        return sorted(set(value))
+
+    @property
+    def last_samples(self) -> int:
+        """Sampled runs per task after training."""
+        return max([self.samples, *self.k])
 
 
 class ColdStartConfig(Section):

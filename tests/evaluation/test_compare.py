@@ -11,6 +11,8 @@ import pytest
 
 from firstfault.cli import main
 from firstfault.evaluation.compare import Comparison
+from firstfault.evaluation.plan import slug
+from firstfault.training.budget import MOST
 
 # methods of a user: one that has nothing to learn from, and two that take more than they have
 METHODS = """
@@ -75,7 +77,7 @@ def results(tmp_path: Path) -> Callable[[], dict]:
 
 
 def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
-    assert compare("grpo,twin=grpo", *SMALL, families="parity,again") == 0
+    assert compare("grpo,twin=grpo", *SMALL, "--evaluation.k", "2", families="parity,again") == 0
     found = results()
     assert all(d["mean"] == 0 and d["p_holm"] == 1 and not d["told_apart"] for d in found["differences"] if
                d["measure"] != "seconds")  # fmt: skip
@@ -85,8 +87,16 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in page and page.count("<svg") == 8  # four axes, two families
     assert "| parity | grpo | twin | 2 | +0.000 [0.000, 0.000] |" in (tmp_path / "out" / "results.md").read_text()
-    left = {path.name for path in (tmp_path / "out" / "cells" / "parity" / "twin" / "lr-1" / "seed-1").iterdir()}
+    cells = tmp_path / "out" / "cells" / "parity" / "twin" / "lr-1"
+    left = {path.name for path in (cells / "seed-1").iterdir()}
     assert "cell.json" in left and not left & {"trees", "checkpoints"}
+    last = [json.loads((cells / f"seed-{seed}" / "cell.json").read_text())["evaluations"][-1] for seed in (0, 1)]
+    assert [record["samples"] for record in last] == [2, 2]
+    for record in last:  # of two runs
+        assert record["outcomes"]["pass@2"] == [float(rate > 0) for rate in record["outcomes"]["sampled"]]
+    [level] = [level for level in found["levels"] if (level["family"], level["method"]) == ("parity", "twin")]
+    assert level["pass@2"]["mean"] == pytest.approx(sum(record["pass@2"] for record in last) / 2)
+    assert "Differences: Major@2" in page
 
 
 def test_a_planted_gain_is_found(compare, results, own):
@@ -118,11 +128,16 @@ def test_who_overspends_is_refused(compare, results, own, name, capsys):
 
 
 @pytest.mark.parametrize(("kind", "name"), [("tokens=400", "generated_tokens"), ("calls=16", "tool_calls")])
-def test_budgets_of_tokens_and_calls(compare, results, kind, name):
+def test_budgets_of_tokens_and_calls(compare, results, kind, name, tmp_path):
     compare("grpo:rollouts=4,elpo:rollouts=8", *SMALL, "--steps", "6", "--batch", "2", budget=kind)
     allowed = 6 * int(kind.partition("=")[2])
     for run in results()["runs"]:
-        assert 0.6 * allowed < run["spend"][name] < 1.4 * allowed  # a policy that hardly calls is hard to plan with
+        file = (
+            tmp_path / "out" / "cells" / "parity" / slug(run["method"]) / "lr-1" / f"seed-{run['seed']}" / "cell.json"
+        )
+        most = max(row["tasks"] for row in json.loads(file.read_text())["iterations"])
+        # a policy that hardly calls is hard to plan with, and one that stops calling gets no tasks without end
+        assert run["spend"][name] < 1.4 * allowed and (run["spend"][name] > 0.6 * allowed or most == MOST * 2)
         assert bool(run["overspent"]) == (run["spend"][name] > 1.1 * allowed)
         assert run["spend"]["updates"] + run["spend"]["skipped_updates"] <= 6
 

@@ -56,7 +56,7 @@ def test_figures_and_records_of_a_checkpoint(evaluate, tmp_path):
 
 def test_it_says_what_the_evaluations_of_training_say(evaluate, tiny_policy):
     """Same tasks, same draws: the success of a checkpoint is the same."""
-    found = evaluate(*SHORT, "--evaluation.problems", "4", "--samples", "3")["overall"]["figures"]
+    found = evaluate(*SHORT, "--evaluation.problems", "4", "--samples", "3", "--k", "2")["overall"]["figures"]
     source = Arithmetic(operations_min=1, operations_max=2)
     model, tokenizer = load_policy(str(tiny_policy))
     limits = AgentConfig(max_new_tokens=32, max_steps=4, max_context=256)
@@ -64,13 +64,15 @@ def test_it_says_what_the_evaluations_of_training_say(evaluate, tiny_policy):
 
     async def run():
         try:
-            return await validate(agent, source.held_out(4), samples=3, seed=0)
+            return await validate(agent, source.held_out(4), samples=3, seed=0, ks=[2])
         finally:
             await agent.session.close()
 
     record = asyncio.run(run())
     assert found["success"]["value"] == pytest.approx(record["sampled"])
     assert found["greedy"]["value"] == pytest.approx(record["greedy"])
+    assert found["pass@2"]["value"] == pytest.approx(record["pass@2"])
+    assert found["major@2"]["value"] == pytest.approx(record["major@2"])
     assert found["tokens"]["value"] == pytest.approx(record["tokens_per_run"])
     assert found["calls"]["value"] == pytest.approx(record["calls_per_run"])
 

@@ -78,7 +78,7 @@ class LocalAgent:
         self._agent = local_agent(config, source, tools, console)
         self._greedy = replace(self._agent, sampling=replace(self._agent.sampling, temperature=0.0))
         self._seed = config.seed
-        self.together = -(-2 * config.engine.max_batch // (config.evaluation.samples + 1))
+        self.together = -(-2 * config.engine.max_batch // (config.evaluation.last_samples + 1))
 
     async def runs(self, number: int, task: Task, samples: int, done: Done) -> list[Run]:
         agents = [(self._agent, samples), (self._greedy, 1)]

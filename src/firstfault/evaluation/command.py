@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 
 from firstfault.agent.rollouts import side_by_side
@@ -33,24 +33,13 @@ from firstfault.tree import Task
 class EvalConfig(Section):
     """The settings of `firstfault eval` beside those of a run."""
 
-    k: list[int] = Field(
-        [], description="K of Pass@K and Major@K, such as 1,4,16; without it, 1 and the number of samples"
-    )
     records: Path | None = Field(None, description="a file for the record of each run; the same command goes on there")
     endpoint: str = Field("", description="URL of an OpenAI-compatible API that serves --model")
     parallel: int = Field(8, ge=1, description="most runs at a time of a model behind an endpoint")
     cache: Path | None = Field(None, description="folder where its messages are kept; by default in the user's cache")
 
-    @field_validator("k", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        parts = value if isinstance(value, list) else [value]
-        return [number for part in parts for number in (part.split(",") if isinstance(part, str) else [part])]
-
     @model_validator(mode="after")
     def _possible(self) -> EvalConfig:
-        if any(k < 1 for k in self.k):
-            raise ValueError(f"k = {min(self.k)}: so many runs have no majority; give numbers of at least 1")
         given = [name for name in ("parallel", "cache") if name in self.model_fields_set]
         if given and not self.endpoint:
             raise ValueError(f"{given[0]} is for a model behind an endpoint; give --endpoint, or leave it out")
@@ -64,10 +53,8 @@ def command(config: RunConfig, options: EvalConfig, *, as_json: bool = False) ->
         UserError: if there are no tasks, settings don't fit, or runs could not be brought to their end.
     """
     console = Console(stderr=True)
-    samples = config.evaluation.samples
-    ks = sorted(set(options.k)) or sorted({1, samples})
-    if ks[-1] > samples:
-        raise UserError(f"--k {ks[-1]} takes as many runs of each task, not {samples}; give --samples {ks[-1]}.")
+    samples = config.evaluation.last_samples
+    ks = config.evaluation.k or sorted({1, samples})
     if options.endpoint:
         _check_endpoint(config)
     source = build_tasks(config.tasks)
@@ -119,7 +106,7 @@ def _settings(config: RunConfig, options: EvalConfig, source: TaskSource, tasks:
         "tasks": complete_tasks(config.tasks, source),
         "problems": len(tasks),
         "questions": hashlib.sha256(told.encode(errors="replace")).hexdigest()[:16],
-        "samples": config.evaluation.samples,
+        "samples": config.evaluation.last_samples,
         "seed": config.seed,
         **config.model_dump(mode="json", include={"functions", "mcp", "search", "agent"}),
         **({"cold_start": config.cold_start.model_dump(mode="json")} if taught else {}),
@@ -134,7 +121,7 @@ def _run(
     tools = run_tools(config, source)
     writers = _writers(config, options) if options.endpoint else []
     agent = _agent(config, options, source, tools, writers, console)
-    samples = config.evaluation.samples
+    samples = config.evaluation.last_samples
     unfinished: list[str] = []
 
     async def run() -> None:
@@ -197,7 +184,7 @@ def _agent(
 
 def _print(config: RunConfig, options: EvalConfig, summary: Summary, ks: list[int]) -> None:
     console = Console()
-    runs = f"{config.evaluation.samples} sampled runs of each, seed {config.seed}"
+    runs = f"{config.evaluation.last_samples} sampled runs of each, seed {config.seed}"
     for table in tables(f"{config.model} on {config.tasks['name']}", summary, ks, runs):
         console.print(table)
     if options.records:

@@ -35,9 +35,13 @@ def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequenc
         for kept in finished
         if (kept["family"], kept["method"]) not in refused
     }
-    scores = {measure: _scores(runs, measure, families) for measure in MEASURES}
-    differences = [d for measure in MEASURES for d in _differences(scores[measure], measure, families, methods)]
+    measures = MEASURES | {name: name.capitalize() for name in _at_k(runs)}
+    scores = {measure: _scores(runs, measure, families) for measure in measures}
+    differences = [d for measure in measures for d in _differences(scores[measure], measure, families, methods)]
+    for difference in differences:
+        difference["words"] = in_words(difference, measures[difference["measure"]])
     return {
+        "measures": measures,
         "runs": [_run(kept) for kept in finished],
         "refused": [{"family": family, "method": method} for family, method in sorted(refused)],
         "unlike_starts": _unlike_starts(runs),
@@ -73,6 +77,12 @@ def _limits(runs: Runs, family: str) -> dict[str, float]:
     return {axis: min(_spent(kept, axis)[-1] for kept in own) for axis in AXES} if own else {}
 
 
+def _at_k(runs: Runs) -> list[str]:
+    """Pass@K and Major@K as far as all runs have them."""
+    last = [kept["evaluations"][-1]["outcomes"] for kept in runs.values()]
+    return [name for name in (last[0] if last else []) if "@" in name and all(name in outcomes for outcomes in last)]
+
+
 def _scores(runs: Runs, measure: str, families: Sequence[str]) -> dict[tuple[str, str, int], np.ndarray]:
     """A number for each problem and run: success at the end, or its mean along the way."""
     limits = {family: _limits(runs, family) for family in families}
@@ -81,6 +91,8 @@ def _scores(runs: Runs, measure: str, families: Sequence[str]) -> dict[tuple[str
         outcomes = np.array([record["outcomes"]["sampled"] for record in kept["evaluations"]])
         if measure == "final":
             scores[key] = outcomes[-1]
+        elif measure not in AXES:
+            scores[key] = np.array(kept["evaluations"][-1]["outcomes"][measure])
         elif limits[key[0]][measure] > 0:
             scores[key] = area_weights(_spent(kept, measure), limits[key[0]][measure]) @ outcomes
     return scores
@@ -111,14 +123,13 @@ def _differences(
         difference["p_holm"], difference["comparisons"] = corrected, len(found)
         across_problems = not difference["bootstrap_low"] <= 0 <= difference["bootstrap_high"]
         difference["told_apart"] = corrected < LEVEL and across_problems
-        difference["words"] = in_words(difference)
     return found
 
 
-def in_words(d: Mapping[str, Any]) -> str:
-    """What a difference says, and what it does not."""
+def in_words(d: Mapping[str, Any], measure: str) -> str:
+    """What a difference by a measure, in words, says, and what it does not."""
     ahead, behind = (d["first"], d["second"]) if d["mean"] >= 0 else (d["second"], d["first"])
-    what = "" if d["measure"] == "final" else f" by {MEASURES[d['measure']]}"
+    what = "" if d["measure"] == "final" else f" by {measure}"
     on = f"on {d['family']}" if d["family"] != ALL else "over all families"
     if d["seeds"] < 2:
         return f"One seed can't tell {ahead} from {behind} {on}{what}: it does not show how runs differ by luck."
@@ -171,7 +182,7 @@ def _levels(
             "before": [kept["evaluations"][0]["sampled"] for kept in own],
             "greedy": [kept["evaluations"][-1]["greedy"] for kept in own],
         }
-        for measure in MEASURES:
+        for measure in scores:
             found = [float(v.mean()) for (f, m, _), v in scores[measure].items() if (f, m) == (family, method)]
             values |= {measure: found} if found else {}
         levels.append({

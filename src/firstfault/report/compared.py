@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from firstfault import __version__
 from firstfault.cache import write_whole
-from firstfault.evaluation.findings import AXES, MEASURES
+from firstfault.evaluation.findings import AXES
 from firstfault.report.curves import Band, bands
 from firstfault.report.text import duration
 from firstfault.report.write import environment
@@ -27,7 +27,7 @@ REMARKS = [
     "t-test over seeds, which knows how few they are; p-values are corrected by Holm for all pairs and families of a "
     "measure. A method is said to be ahead only if p < 0.05 after that, and if a bootstrap over seeds and problems, "
     "which knows that other problems might have been asked, leaves out 0 as well. Final success is the measure to go "
-    "by; the means along the way are four more, each corrected for itself.",
+    "by; the others, along the way and at K, are corrected each for itself.",
     "Seeds needed: for a chance of 80 % at 5 %, uncorrected, if mean and spread are as they were seen here. A spread "
     "of few seeds is known roughly, and so is this.",
     "All of it holds for these tasks, this policy, these settings and this budget. Not being told apart is no proof of "
@@ -148,7 +148,8 @@ def _band(curve: Mapping[str, Any]) -> Band:
 def _tables(results: Results) -> list[Table]:
     return [
         _levels(results),
-        *(_differences(results, measure) for measure in MEASURES),
+        _at_k(results),
+        *(_differences(results, measure) for measure in results["measures"]),
         _spend(results),
         _trials(results),
         _runs(results),
@@ -158,17 +159,30 @@ def _tables(results: Results) -> list[Table]:
 def _levels(results: Results) -> Table:
     names = {"before": "before", "final": "after", "greedy": "after, greedy"}
     names |= {axis: f"along {words}" for axis, words in AXES.items()}
-    rows = [
-        [level["family"], level["method"], str(level["seeds"])]
-        + [_with_interval(level[name]) if name in level else "" for name in names]
-        for level in results["levels"]
-    ]
     remark = (
         "Success on held-out tasks, sampled if not said otherwise, with Student's 95 % interval over seeds; along the "
         "way: its mean (area under the curve), up to where the run that spent least on the family ended. Intervals of "
         "two methods that overlap say nothing of their difference: see below."
     )
-    return Table("Success", remark, ["family", "method", "seeds", *names.values()], rows)
+    return _of_levels("Success", remark, results, names)
+
+
+def _at_k(results: Results) -> Table:
+    names = {name: words for name, words in results["measures"].items() if "@" in name}
+    remark = (
+        "After training: the chance that one of K sampled runs of a task succeeds, and that their majority is right, "
+        "with Student's 95 % interval over seeds."
+    )
+    return _of_levels("Pass@K and Major@K", remark, results, names)
+
+
+def _of_levels(title: str, remark: str, results: Results, names: Mapping[str, str]) -> Table:
+    rows = [
+        [level["family"], level["method"], str(level["seeds"])]
+        + [_with_interval(level[name]) if name in level else "" for name in names]
+        for level in results["levels"] if names
+    ]  # fmt: skip
+    return Table(title, remark, ["family", "method", "seeds", *names.values()], rows)
 
 
 def _differences(results: Results, measure: str) -> Table:
@@ -187,7 +201,9 @@ def _differences(results: Results, measure: str) -> Table:
         f"is too narrow for few seeds and knows of problems. Holm's correction is over the {len(own)} rows."
     )
     marked = [i for i, d in enumerate(own) if d["told_apart"]]
-    return Table(f"Differences: {MEASURES[measure]}", remark, columns, rows, 3, marked, folded=measure != "final")
+    return Table(
+        f"Differences: {results['measures'][measure]}", remark, columns, rows, 3, marked, folded=measure != "final"
+    )
 
 
 def _spend(results: Results) -> Table:

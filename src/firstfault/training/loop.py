@@ -211,9 +211,11 @@ class Trainer:
         if not self.held_out:
             return
         config = self.config.evaluation
+        is_last = 0 < self.iteration == self.config.steps
+        samples, ks = (config.last_samples, config.k) if is_last else (config.samples, [])
         with progress(self.console) as bar:
-            task = bar.add_task("evaluation", total=len(self.held_out) * (config.samples + 1), unit="runs")
-            record = await validate(self.agent, self.held_out, samples=config.samples, seed=self.config.seed,
+            task = bar.add_task("evaluation", total=len(self.held_out) * (samples + 1), unit="runs")
+            record = await validate(self.agent, self.held_out, samples=samples, ks=ks, seed=self.config.seed,
                                     done=lambda n: bar.advance(task, n))  # fmt: skip
         self.folder.log_evaluation({"iteration": self.iteration, **record})
         # prefixes that the engine still knows would make the next iteration unlike that of a resumed run

@@ -11,6 +11,8 @@ import numpy as np
 
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.config import EvaluationConfig
+from firstfault.evaluation.metrics import major_at_k, pass_at_k
+from firstfault.evaluation.records import ballot, vote
 from firstfault.intervals import mean_interval
 from firstfault.tasks import TaskSource
 from firstfault.tree import Task, Tree
@@ -19,13 +21,20 @@ Progress = Callable[[int], None]
 
 
 async def validate(
-    agent: Agent, tasks: Sequence[Task], *, samples: int, seed: int, done: Progress = lambda n: None
+    agent: Agent,
+    tasks: Sequence[Task],
+    *,
+    samples: int,
+    seed: int,
+    ks: Sequence[int] = (),
+    done: Progress = lambda n: None,
 ) -> dict[str, Any]:
     """Run each task `samples` times at the agent's temperature, and once greedily.
 
     Returns:
-        `sampled` and `greedy` success with bootstrap 95 % intervals over tasks (`_low`, `_high`), the success on each
-        task (`outcomes`), what it took, and of a mix of families the success of each (`families`).
+        `sampled` and `greedy` success, and `pass@K` and `major@K` for `ks`, with bootstrap 95 % intervals over tasks
+        (`_low`, `_high`), each of them for each task (`outcomes`), what it took, and of a mix of families the success
+        of each (`families`).
     """
     greedy = replace(agent, sampling=replace(agent.sampling, temperature=0.0))
 
@@ -41,15 +50,17 @@ async def validate(
         *(run(greedy, task, i + len(tasks), 1) for i, task in enumerate(tasks)),
     )
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
-    record: dict[str, Any] = {"problems": len(tasks), "samples": samples, "outcomes": {}}
-    families: dict[str, dict[str, float]] = {name: {} for name in map(family, tasks) if name}
-    for name, group in (("sampled", sampled), ("greedy", likeliest)):
-        success = [float(np.mean([leaf.success for leaf in tree.leaves])) for tree in group]
+    outcomes = {"sampled": [_success(tree) for tree in sampled], "greedy": [_success(tree) for tree in likeliest]}
+    families = {part: {name: float(np.mean([s for s, task in zip(success, tasks, strict=True) if family(task) == part]))
+                       for name, success in outcomes.items()}
+                for part in dict.fromkeys(map(family, tasks)) if part}  # fmt: skip
+    for k in ks:  # a run that was discarded has failed, without an answer
+        outcomes[f"pass@{k}"] = [pass_at_k(samples, sum(leaf.success for leaf in tree.leaves), k) for tree in sampled]
+    for k in ks:
+        outcomes[f"major@{k}"] = [_majority(tree, samples, k) for tree in sampled]
+    record: dict[str, Any] = {"problems": len(tasks), "samples": samples, "outcomes": outcomes}
+    for name, success in outcomes.items():
         record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
-        record["outcomes"][name] = success
-        for part, scores in families.items():
-            own = [s for s, task in zip(success, tasks, strict=True) if family(task) == part]
-            scores[name] = float(np.mean(own))
     if families:
         record["families"] = families
     nodes = [node for tree in sampled for node in tree.steps]
@@ -57,6 +68,18 @@ async def validate(
     record["tokens_per_run"] = sum(len(node.action_tokens) for node in nodes) / runs
     record["calls_per_run"] = sum(len(node.calls) for node in nodes) / runs
     return record
+
+
+def _success(tree: Tree) -> float:
+    return float(np.mean([leaf.success for leaf in tree.leaves]))
+
+
+def _majority(tree: Tree, samples: int, k: int) -> float:
+    discarded = samples - len(tree.leaves)
+    answers = ballot([vote(leaf.answer) for leaf in tree.leaves])
+    return major_at_k(
+        answers + [None] * discarded, [bool(leaf.success) for leaf in tree.leaves] + [False] * discarded, k
+    )
 
 
 def held_out(source: TaskSource, config: EvaluationConfig) -> list[Task]:
