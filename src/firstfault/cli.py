@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,12 +123,15 @@ def compare(parsed: argparse.Namespace) -> None:
     shared = _tables({name: value for name, value in vars(parsed).items() if name not in own})
     comparison = Comparison(read_plan(parsed.config, own, shared), Console(stderr=True))
     out = comparison.plan.config.out
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its runs must not go on alone
     try:
         comparison.run()
     except KeyboardInterrupt:
         with contextlib.suppress(UserError):  # nothing is finished yet
             write_comparison(comparison.results(), out)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     results = comparison.results()
     pages = write_comparison(results, out)
     Console().print(summary(results))

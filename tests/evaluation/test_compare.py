@@ -1,8 +1,10 @@
 """Whole comparisons of a tiny policy: what they conclude, what they refuse, and that they go on where they stopped."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +176,21 @@ def test_an_interrupted_comparison_goes_on(compare, results, tmp_path, monkeypat
     assert compare("grpo,rloo", *SMALL, "--seeds", "3") == 0
     assert len(results()["runs"]) == 6
     assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
+
+
+def test_who_ends_a_comparison_ends_its_runs(compare, monkeypatch):
+    started = []
+
+    def end(self, process, starting=Comparison._started):
+        starting(self, process)
+        started.append(process)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Comparison, "_started", end)
+    assert compare("grpo,rloo", *SMALL, "--jobs", "1") == 130
+    for process in started:
+        process.join(20)
+    assert {process.exitcode for process in started} <= {-signal.SIGTERM, 130} and started
 
 
 def test_a_killed_run_goes_on_to_the_same_end(compare, results, tmp_path, monkeypatch):
