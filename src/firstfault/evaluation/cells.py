@@ -160,7 +160,7 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
         "evaluations": [{**record, "spent": asdict(Spend.of(_until(rows, record)))} for record in evaluations],
         "iterations": rows,
         "firstfault": __version__,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude={"run_dir"}),  # which differs by machine
     }
     with saving(cell.folder):
         write_whole(cell.folder / "cell.json", json.dumps(kept))
