@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from firstfault.cache import write_whole
 from firstfault.config import RunConfig, to_toml, validated
 from firstfault.errors import UserError
 
@@ -145,9 +146,3 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint / STATE} can't be read ({str(error).splitlines()[0]}); remove {checkpoint} to go on from an "
             "earlier checkpoint."
         ) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
