@@ -70,7 +70,12 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
     assert "Differences: Major@2" in page
     assert "How they learnt" in page and {row["method"] for row in found["learnt"]} == {"grpo", "twin"}
     [row] = [row for row in found["learnt"] if (row["family"], row["method"]) == ("parity", "twin")]
-    assert row["searches"] == 0 and row["unfinished"] is None and row["clipped_localized"] is None
+    assert (
+        row["memory"] > 50
+        and row["searches"] is None
+        and row["unfinished"] is None
+        and row["clipped_localized"] is None
+    )
 
 
 def test_a_planted_gain_is_found(compare, results, own):

@@ -183,3 +183,5 @@ def test_what_no_comparison_has_is_said_in_a_sentence(compare, claims, tmp_path)
     cell.write_text(json.dumps(json.loads(whole) | {"overspent": "64 rollouts, 32 allowed"}))
     code, _, error = claims("main", "--comparison", "out")
     assert code == 2 and "out lacks the method elpo on parity" in error
+    code, _, error = claims("--comparison", "out")
+    assert code == 2 and "no claim can be read from out; name one, and what it lacks is said" in error

@@ -237,21 +237,22 @@ def learnt(kept: Kept) -> dict[str, float | None]:
     total = {name: sum(row.get(name, 0) for row in rows) for name in names}
     means = {
         "idle": "zero_gradient_groups",
-        "localized": "localized_share",
         "clipped": "clip_share",
         "clipped_localized": "clip_share_localized",
         "gradient_norm": "gradient_norm",
         "together": "batch_occupancy",
     }
     return {
-        "probes": _share(total["probes"], total["rollouts"]),
-        "searches": total["searches"] / len(rows),
+        "probes": _share(total["probes"], total["rollouts"]) or None,
+        "searches": total["searches"] / len(rows) or None,
         "unfinished": _share(total["searches"] - total["searches_finished"], total["searches"]),
+        "localized": _mean([row.get("localized_share") for row in rows]) or None,
         "used": _share(total["critical_steps"], total["searches"]),
         **{name: _mean([row.get(metric) for row in rows]) for name, metric in means.items()},
         "entropy": next((row["entropy"] for row in reversed(rows) if "entropy" in row), None),
         "per_call": _share(last["sampled"], last["calls_per_run"]),
         "seconds": kept["spend"]["seconds"],
+        "memory": max((row["peak_memory_mb"] for row in rows if "peak_memory_mb" in row), default=None),
     }
 
 

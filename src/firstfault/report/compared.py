@@ -249,6 +249,7 @@ LEARNT = {
     "per_call": ("successes per call", ".3f"),
     "together": ("together", ".1f"),
     "seconds": ("seconds", ",.0f"),
+    "memory": ("memory", ",.0f"),
 }
 
 
@@ -264,7 +265,7 @@ def _learnt(results: Results) -> Table:
         "and that the method used. No gradient: share of the trees that teach nothing. Localized: share of the terms "
         "at or behind a critical step; clipped: share of all terms, and of these, whose gradient the clip cuts off. "
         "Entropy (nats) in the last iteration; norm of the gradient; successes per tool call of held-out runs after "
-        "training; completions decoded together; seconds of training."
+        "training; completions decoded together; seconds of training, and the most memory (MB) that its process had."
     )
     columns = ["family", "method", *(words for words, _ in LEARNT.values())]
     return Table("How they learnt", remark, columns, rows, folded=True)

@@ -56,6 +56,11 @@ def command(
             raise UserError(f"there is no claim {name!r}; choose of {', '.join(CLAIMS)}.")
     read = _read_claims(names, settings)  # what is missing there shows before anything is measured
     measured = [name for name in names or MEASURED if name in MEASURED]
+    if not read and not families:
+        raise UserError(
+            f"no claim can be read from {', '.join(map(str, settings.comparison)) or 'nothing'}; name one, and what it "
+            "lacks is said, or give --config for those that are measured."
+        )
     findings: list[Finding] = []
 
     def found(more: Sequence[Finding]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, final, spend
 from firstfault.evaluation.claims.finding import Figure, Finding, judged
-from firstfault.evaluation.findings import Kept, along
+from firstfault.evaluation.findings import Kept, along, learnt
 
 
 def vppo(compared: Compared) -> Finding:
@@ -46,7 +46,7 @@ def prs(compared: Compared) -> Finding:
 
 def peak_memory(kept: Kept) -> float | None:
     """The most memory (MB) that training had; None where it was not recorded."""
-    return max((row["peak_memory_mb"] for row in kept["iterations"] if "peak_memory_mb" in row), default=None)
+    return learnt(kept)["memory"]
 
 
 def astarpo(compared: Compared) -> Finding:
