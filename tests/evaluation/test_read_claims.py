@@ -71,12 +71,12 @@ def test_gains_at_k_by_hand():
 
 def test_success_per_call_by_hand():
     _, kept = run("elpo", 0, [1.0, 0.0], before=0.25, calls=2.0)
-    assert per_call(kept) == pytest.approx((0.125 + 0.25) / 2)
+    assert per_call(kept) == pytest.approx((12.5 + 25) / 2)
     assert per_call(run("elpo", 0, [1.0], calls=0.0)[1]) is None
     # both learn in two iterations, ELPO with half of the calls: at 20 calls it has got to 1, GRPO to 0.5
     runs = dict([run("elpo", 0, [1.0], calls=2.0), run("grpo", 0, [1.0], calls=4.0)])
     found = figures(READ["efficiency"].finding(Compared(["f"], runs)))
-    assert found["elpo - grpo: successes per call"].mean == pytest.approx(0.25 - 0.125)
+    assert found["elpo - grpo: successes per 100 calls"].mean == pytest.approx(25 - 12.5)
     assert found["elpo - grpo: success along training's calls"].mean == pytest.approx(0.5 - 0.25)
 
 

@@ -137,18 +137,18 @@ def final(kept: Kept) -> np.ndarray:
 
 
 def per_call(kept: Kept) -> float | None:
-    """Successes per tool call of held-out runs, as a mean over the iterations of training.
+    """Successes per 100 tool calls of held-out runs, as a mean over the iterations of training.
 
     Half of the runs succeed before training and all of them after it, at 5 calls a run:
 
     >>> per_call({"evaluations": [{"iteration": i, "sampled": s, "calls_per_run": 5} for i, s in ((0, 0.5), (9, 1))]})
-    0.15000000000000002
+    15.0
     """
     records = kept["evaluations"]
     if not all(record["calls_per_run"] for record in records):
         return None
     iterations = [record["iteration"] for record in records]
-    rates = [record["sampled"] / record["calls_per_run"] for record in records]
+    rates = [100 * record["sampled"] / record["calls_per_run"] for record in records]
     return float(area_weights(iterations, iterations[-1]) @ np.array(rates))
 
 

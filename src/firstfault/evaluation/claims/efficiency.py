@@ -28,8 +28,10 @@ def by_calls(a: Kept, b: Kept) -> np.ndarray | None:
 def finding(compared: Compared) -> Finding:
     """Successes per call of held-out runs; beside it, success along the calls that training itself made."""
     others = [method for method in compared.methods if method in BASELINES]
-    levels = compared.levels(per_call, "{}: successes per call")
-    differences = [compared.difference("elpo", method, per_call, "more", "{}: successes per call") for method in others]
+    levels = compared.levels(per_call, "{}: successes per 100 calls")
+    differences = [
+        compared.difference("elpo", method, per_call, "more", "{}: successes per 100 calls") for method in others
+    ]
     beside = [
         compared.figure(f"elpo - {method}: success along training's calls", ["elpo", method], by_calls)
         for method in others
