@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from firstfault.config import RunConfig, read_recipe, validated
+from firstfault.evaluation.claims import CLAIMS, READ
 from firstfault.evaluation.compare import Comparison
 from firstfault.evaluation.plan import read_plan
 from firstfault.evaluation.summary import FIGURES
@@ -32,24 +33,36 @@ def test_every_method_has_a_page():
     assert {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")} == set(METHODS)
 
 
-RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
-COMPARISONS = [path for path in RECIPES if "\n[compare]\n" in path.read_text()]
-RUNS = [path for path in RECIPES if path not in COMPARISONS]
+RECIPES = {path.stem: path for path in sorted((ROOT / "recipes").glob("*.toml"))}
+COMPARISONS = [name for name, path in RECIPES.items() if "compare" in read_recipe(path)]
 
 
-@pytest.mark.parametrize("recipe", RUNS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in COMPARISONS])
 def test_every_recipe_is_valid(recipe, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config = validated(RunConfig, read_recipe(recipe), str(recipe))
+    config = validated(RunConfig, read_recipe(RECIPES[recipe]), recipe)
     build_method(config.method)
     assert len(build_tasks(config.tasks).train(seed=0, first=0, n=config.batch)) == config.batch
 
 
-@pytest.mark.parametrize("recipe", COMPARISONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", COMPARISONS)
 def test_every_recipe_of_a_comparison_is_valid(recipe):
-    plan = read_plan(recipe, {}, {})
-    runs = plan.compared(Comparison(plan, Console()).chosen())
-    assert len(runs) == len(plan.methods) * len(plan.families) * 5 >= 30
+    """What claims are read from has the methods that they need; and recipes may share a folder, but for the budget."""
+    plan, compare = (read_plan(RECIPES[name], {}, {}) for name in (recipe, "compare"))
+    assert len(plan.compared(Comparison(plan, Console()).chosen())) == len(plan.methods) * len(plan.families) * 5
+    shared = compare.settings()
+    other = {key for key, value in plan.settings().items() if shared.get(key, value) != value}
+    claims = [claim for claim in READ.values() if claim.recipe == recipe]
+    if any(claim.apart for claim in claims):
+        assert all(key == "budget" or ".budget." in key for key in other)
+    else:
+        assert not other
+    assert all(set(claim.methods) <= set(plan.methods) for claim in claims)
+
+
+def test_the_docs_list_every_claim():
+    rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "claims.md").read_text(), re.MULTILINE)
+    assert rows == list(CLAIMS)
 
 
 def test_the_readme_s_own_method_gives_credit(tmp_path):

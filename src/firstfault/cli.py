@@ -147,13 +147,18 @@ def compare(parsed: argparse.Namespace) -> None:
 
 
 def claims(parsed: argparse.Namespace) -> None:
+    from firstfault.evaluation.claims import MEASURED
     from firstfault.evaluation.claims.command import ClaimsConfig, command
     from firstfault.evaluation.plan import read_families
 
     own = {name: value for name, value in vars(parsed).items() if name in ClaimsConfig.model_fields}
     shared = _tables({name: value for name, value in vars(parsed).items() if name not in (*own, "claims")})
     config = validated(ClaimsConfig, own, "settings")
-    command(parsed.claims, read_families(parsed.config, config.tasks, shared), config, Console())
+    # without a name, and without families to measure on, comparisons are all that there is to check
+    given = parsed.config or config.tasks or not config.comparison
+    measured = any(name in MEASURED for name in parsed.claims) if parsed.claims else given
+    families = read_families(parsed.config, config.tasks, shared) if measured else {}
+    command(parsed.claims, families, config, Console())
     print(f"report: {config.out / 'claims.md'}")
 
 
@@ -252,10 +257,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
         _add_fields(comparing.add_argument_group("the comparison"), CompareConfig, without=("keep_trees",))
         _add_fields(comparing.add_argument_group("settings of all runs"), RunConfig, without=OWN)
-    claiming = verb(claims, "claims", "check claims of the ELPO paper at a laptop's size",
-                    "[NAME ...] [--tasks FAMILY,FAMILY] [--runs 30] [--config RECIPE.toml] "
+    claiming = verb(claims, "claims", "check claims of the ELPO paper, and of others, at a laptop's size",
+                    "[NAME ...] [--comparison DIR] [--tasks FAMILY,FAMILY] [--runs 30] [--config RECIPE.toml] "
                     "[--SETTING X ...]")  # fmt: skip
-    claiming.add_argument("claims", nargs="*", metavar="NAME", help="recovery, ranking, consistency (default: all)")
+    claiming.add_argument("claims", nargs="*", default=[], metavar="NAME", help="which (see docs/claims.md); default: "
+                          "the measured ones, and those that the comparisons can tell")  # fmt: skip
     claiming.add_argument("--config", type=Path, default=None,
                           help="a TOML recipe of a comparison; flags override it")  # fmt: skip
     claiming.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation")

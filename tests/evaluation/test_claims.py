@@ -11,7 +11,7 @@ from firstfault.cli import main
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
 from firstfault.evaluation import failures
-from firstfault.evaluation.claims import consistency, ranking, recovery
+from firstfault.evaluation.claims import consistency, praise, ranking, recovery
 from firstfault.evaluation.claims.command import ClaimsConfig, command
 from firstfault.evaluation.claims.finding import Figure, judged
 from firstfault.evaluation.failures import Failure, search_again
@@ -102,7 +102,8 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     monkeypatch.setattr(recovery, "TRIES", 4)
     for module in (recovery, ranking, failures):
         monkeypatch.setattr(module, "COMPLETIONS", 4)
-    names = ["recovery", "ranking", "consistency"]
+    monkeypatch.setattr(praise, "RUNS", 4)
+    names = ["recovery", "ranking", "consistency", "praise"]
     console, settings = Console(quiet=True), ClaimsConfig(runs=2, out=tmp_path)
     found = command(names, families, settings, console)
     assert [finding.claim for finding in found] == names
@@ -111,6 +112,8 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     assert set(methods) == set(ranking.METHODS) and len(methods) == 2 * len(ranking.METHODS)
     kept = [json.loads(line)["measured"] for line in rows["consistency"].splitlines()]
     assert all(len(after) == 4 for row in kept if row for after in row["recovered"])
+    groups = [json.loads(line)["measured"] for line in rows["praise"].splitlines()]
+    assert all(row["praised"].keys() == praise.METHODS.keys() and not row["praised"]["corpo"] for row in groups if row)
     # a second command measures nothing; one for more goes on; a line that was cut short is measured again
     assert command(names, families, settings, console) == found
     assert {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names} == rows

@@ -6,12 +6,10 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from firstfault.cli import main
 from firstfault.evaluation.compare import Comparison
 from firstfault.evaluation.plan import slug
 from firstfault.training.budget import MOST
@@ -51,33 +49,6 @@ def own(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.fixture
-def compare(flags: list[str], tmp_path: Path) -> Callable[..., int]:
-    """`compare(methods, *flags)` in the folder `out`: the exit code."""
-    flags = list(flags)
-    at = flags.index("--tasks")
-    source = flags[at + 1]
-    del flags[at : at + 2]
-    at = flags.index("--tasks.operations-min")
-    del flags[at : at + 4]
-    recipe = tmp_path / "compare.toml"
-    tasks = f"tasks = {{name = '{source}', operations_min = 1, operations_max = 2}}\n"
-    recipe.write_text(f"[families.parity]\n{tasks}[families.again]\n{tasks}")
-
-    def run(methods: str, *more: str, families: str = "parity", budget: str = "rollouts=4") -> int:
-        return main([
-            "compare", "--config", str(recipe), *flags, "--methods", methods, "--tasks", families,
-            "--budget", budget, "--out", str(tmp_path / "out"), "--jobs", "2", *more,
-        ])  # fmt: skip
-
-    return run
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Callable[[], dict]:
-    return lambda: json.loads((tmp_path / "out" / "results.json").read_text())
-
-
 def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
     assert compare("grpo,twin=grpo", *SMALL, "--evaluation.k", "2", families="parity,again") == 0
     found = results()
@@ -99,6 +70,14 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
     [level] = [level for level in found["levels"] if (level["family"], level["method"]) == ("parity", "twin")]
     assert level["pass@2"]["mean"] == pytest.approx(sum(record["pass@2"] for record in last) / 2)
     assert "Differences: Major@2" in page
+    assert "How they learnt" in page and {row["method"] for row in found["learnt"]} == {"grpo", "twin"}
+    [row] = [row for row in found["learnt"] if (row["family"], row["method"]) == ("parity", "twin")]
+    assert (
+        row["memory"] > 50
+        and row["searches"] is None
+        and row["unfinished"] is None
+        and row["clipped_localized"] is None
+    )
 
 
 def test_a_planted_gain_is_found(compare, results, own):

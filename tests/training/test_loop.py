@@ -72,8 +72,11 @@ def wait_for_row(process: subprocess.Popen, folder: Path, iteration: int) -> Non
 
 
 def rows(folder: Path) -> list[dict]:
-    """The metrics that have to be the same again: all but the times."""
-    return [{k: v for k, v in row.items() if "seconds" not in k} for row in RunFolder(folder).read_metrics()]
+    """The metrics that have to be the same again: all but times and memory."""
+    return [
+        {k: v for k, v in row.items() if "seconds" not in k and "memory" not in k}
+        for row in RunFolder(folder).read_metrics()
+    ]
 
 
 def trees(folder: Path) -> dict[str, bytes]:

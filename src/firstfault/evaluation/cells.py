@@ -129,8 +129,13 @@ def audit(spend: Spend, budget: Budget, iterations: int, batch: int) -> tuple[fl
 def result(cell: Cell) -> dict[str, Any] | None:
     """What is kept of a finished run."""
     file = cell.folder / "cell.json"
+    return read_cell(file) if file.exists() else None
+
+
+def read_cell(file: Path) -> dict[str, Any]:
+    """What a `cell.json` holds."""
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read ({error}); remove it, and the run is made again.") from error
 

@@ -48,6 +48,7 @@ def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequenc
         "limits": {family: _limits(runs, family) for family in families},
         "levels": _levels(runs, scores, families, methods),
         "curves": _curves(runs, families, methods),
+        "learnt": _learnt(runs, families, methods),
         "differences": differences,
         "conclusions": _conclusions(differences, families),
     }  # fmt: skip
@@ -64,17 +65,23 @@ def _run(kept: Kept) -> dict[str, Any]:
     }
 
 
-def _spent(kept: Kept, axis: str) -> list[float]:
+def spent(kept: Kept, axis: str) -> list[float]:
     """What was spent by the time of each evaluation."""
     if axis == "iterations":
         return [record["iteration"] for record in kept["evaluations"]]
     return [record["spent"][axis] for record in kept["evaluations"]]
 
 
+def along(kept: Kept, axis: str, limit: float) -> np.ndarray:
+    """The mean success along an axis until `limit` of it is spent, for each problem."""
+    outcomes = np.array([record["outcomes"]["sampled"] for record in kept["evaluations"]])
+    return area_weights(spent(kept, axis), limit) @ outcomes
+
+
 def _limits(runs: Runs, family: str) -> dict[str, float]:
     """How far curves are compared: to where the run that spent least came."""
     own = [kept for (of, _, _), kept in runs.items() if of == family]
-    return {axis: min(_spent(kept, axis)[-1] for kept in own) for axis in AXES} if own else {}
+    return {axis: min(spent(kept, axis)[-1] for kept in own) for axis in AXES} if own else {}
 
 
 def _at_k(runs: Runs) -> list[str]:
@@ -88,13 +95,11 @@ def _scores(runs: Runs, measure: str, families: Sequence[str]) -> dict[tuple[str
     limits = {family: _limits(runs, family) for family in families}
     scores = {}
     for key, kept in runs.items():
-        outcomes = np.array([record["outcomes"]["sampled"] for record in kept["evaluations"]])
-        if measure == "final":
-            scores[key] = outcomes[-1]
-        elif measure not in AXES:
-            scores[key] = np.array(kept["evaluations"][-1]["outcomes"][measure])
+        if measure not in AXES:
+            name = "sampled" if measure == "final" else measure
+            scores[key] = np.array(kept["evaluations"][-1]["outcomes"][name])
         elif limits[key[0]][measure] > 0:
-            scores[key] = area_weights(_spent(kept, measure), limits[key[0]][measure]) @ outcomes
+            scores[key] = along(kept, measure, limits[key[0]][measure])
     return scores
 
 
@@ -198,11 +203,67 @@ def _curves(runs: Runs, families: Sequence[str], methods: Sequence[str]) -> list
     for family, method, axis in itertools.product(families, methods, AXES):
         own = [kept for (f, m, _), kept in runs.items() if (f, m) == (family, method)]
         if own:
-            at = np.mean([_spent(kept, axis) for kept in own], axis=0)
+            at = np.mean([spent(kept, axis) for kept in own], axis=0)
             success = np.array([[record["sampled"] for record in kept["evaluations"]] for kept in own])
             points = [{"at": float(x), **_interval(values)} for x, values in zip(at, success.T, strict=True)]
             curves.append({"family": family, "method": method, "axis": axis, "points": points})
     return curves
+
+
+def _learnt(runs: Runs, families: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
+    """How each method learnt on each family: means over its runs."""
+    found = []
+    for family, method in itertools.product(families, methods):
+        own = [learnt(kept) for (f, m, _), kept in runs.items() if (f, m) == (family, method)]
+        if own:
+            means = {name: _mean([run[name] for run in own]) for name in own[0]}
+            found.append({"family": family, "method": method, "seeds": len(own), **means})
+    return found
+
+
+def learnt(kept: Kept) -> dict[str, float | None]:
+    """How a run learnt, over all of its iterations; None where there is nothing that could be told.
+
+    Two iterations, in the first of which one of two searches came to an answer:
+
+    >>> rows = [{"rollouts": 8, "probes": 4, "searches": 2, "searches_finished": 1, "entropy": 0.5}, {"rollouts": 8}]
+    >>> found = learnt({"iterations": rows, "spend": {"seconds": 9.0},
+    ...                 "evaluations": [{"sampled": 0.5, "calls_per_run": 4.0}]})
+    >>> {name: found[name] for name in ("probes", "searches", "unfinished", "used", "clipped", "per_call")}
+    {'probes': 0.25, 'searches': 1.0, 'unfinished': 0.5, 'used': 0.0, 'clipped': None, 'per_call': 0.125}
+    """
+    rows, last = kept["iterations"], kept["evaluations"][-1]
+    names = ("rollouts", "probes", "searches", "searches_finished", "critical_steps")
+    total = {name: sum(row.get(name, 0) for row in rows) for name in names}
+    means = {
+        "idle": "zero_gradient_groups",
+        "clipped": "clip_share",
+        "clipped_localized": "clip_share_localized",
+        "gradient_norm": "gradient_norm",
+        "together": "batch_occupancy",
+    }
+    return {
+        "probes": _share(total["probes"], total["rollouts"]) or None,
+        "searches": total["searches"] / len(rows) or None,
+        "unfinished": _share(total["searches"] - total["searches_finished"], total["searches"]),
+        "localized": _mean([row.get("localized_share") for row in rows]) or None,
+        "used": _share(total["critical_steps"], total["searches"]),
+        **{name: _mean([row.get(metric) for row in rows]) for name, metric in means.items()},
+        "entropy": next((row["entropy"] for row in reversed(rows) if "entropy" in row), None),
+        "per_call": _share(last["sampled"], last["calls_per_run"]),
+        "seconds": kept["spend"]["seconds"],
+        "memory": max((row["peak_memory_mb"] for row in rows if "peak_memory_mb" in row), default=None),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Over those that are known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _unlike_starts(runs: Runs) -> list[str]:

@@ -151,6 +151,7 @@ def _tables(results: Results) -> list[Table]:
         _at_k(results),
         *(_differences(results, measure) for measure in results["measures"]),
         _spend(results),
+        _learnt(results),
         _trials(results),
         _runs(results),
     ]
@@ -232,6 +233,42 @@ SPENT = {
     "updates": "updates",
     "skipped_updates": "without an update",
 }
+
+
+LEARNT = {
+    "probes": ("probes", ".0%"),
+    "searches": ("searches", ".1f"),
+    "unfinished": ("not finished", ".0%"),
+    "used": ("used", ".0%"),
+    "idle": ("no gradient", ".0%"),
+    "localized": ("localized", ".1%"),
+    "clipped": ("clipped", ".2%"),
+    "clipped_localized": ("clipped, localized", ".2%"),
+    "entropy": ("entropy", ".3f"),
+    "gradient_norm": ("gradient", ".3f"),
+    "per_call": ("successes per call", ".3f"),
+    "together": ("together", ".1f"),
+    "seconds": ("seconds", ",.0f"),
+    "memory": ("memory", ",.0f"),
+}
+
+
+def _learnt(results: Results) -> Table:
+    rows = [
+        [row["family"], row["method"]]
+        + ["" if row[name] is None else format(row[name], form) for name, (_, form) in LEARNT.items()]
+        for row in results["learnt"]
+    ]
+    remark = (
+        "Means over runs and iterations; blank where a method has none. Probes: share of the rollouts that start in "
+        "the middle of a run. Searches for a critical step per iteration, the shares of them that came to no answer "
+        "and that the method used. No gradient: share of the trees that teach nothing. Localized: share of the terms "
+        "at or behind a critical step; clipped: share of all terms, and of these, whose gradient the clip cuts off. "
+        "Entropy (nats) in the last iteration; norm of the gradient; successes per tool call of held-out runs after "
+        "training; completions decoded together; seconds of training, and the most memory (MB) that its process had."
+    )
+    columns = ["family", "method", *(words for words, _ in LEARNT.values())]
+    return Table("How they learnt", remark, columns, rows, folded=True)
 
 
 def _trials(results: Results) -> Table:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -182,6 +184,7 @@ class Trainer:
             **learnt,
             "seconds_explore": explored - start,
             "seconds_update": updated - explored,
+            "peak_memory_mb": peak_memory(),
         }
         with saving(self.folder.trees(self.iteration)):
             save_trees(trees, self.folder.trees(self.iteration))
@@ -220,3 +223,11 @@ class Trainer:
         self.folder.log_evaluation({"iteration": self.iteration, **record})
         # prefixes that the engine still knows would make the next iteration unlike that of a resumed run
         self.engine.load(self.learner.weights())
+
+
+def peak_memory() -> float:
+    """The most memory (MB) that this process has had: that of tensors on its GPU if it uses one, else all."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -47,6 +47,8 @@ METRICS = {
     "seconds_explore": "time spent on sampling, tools included",
     "seconds_tools": "time that rollouts waited for tools, summed over rollouts side by side",
     "seconds_update": "time spent on training",
+    "peak_memory_mb": "most memory (MB) that the process has had by then, evaluations included; on a GPU that of its "
+    "tensors there, else all of the process, libraries included",
 }
 
 

@@ -1,5 +1,32 @@
-"""The claims of the ELPO paper at a size that a laptop can carry. A file a claim."""
+"""The claims of the ELPO paper, and some of others, at a size that a laptop can carry."""
 
-from firstfault.evaluation.claims import consistency, ranking, recovery
+from firstfault.evaluation.claims import (
+    ablations,
+    at_k,
+    consistency,
+    dynamics,
+    efficiency,
+    main,
+    others,
+    praise,
+    ranking,
+    recovery,
+)
+from firstfault.evaluation.claims.compared import Read
 
-CLAIMS = {"recovery": recovery, "ranking": ranking, "consistency": consistency}
+MEASURED = {"recovery": recovery, "ranking": ranking, "consistency": consistency, "praise": praise}
+READ = {
+    "main": Read("compare", ("elpo", "grpo"), main.finding),
+    "pass-at-k": Read("compare", ("elpo", "grpo"), at_k.finding, at_k=True),
+    "efficiency": Read("compare", ("elpo", "grpo"), efficiency.finding),
+    "dynamics": Read("compare", ("elpo", "grpo"), dynamics.finding),
+    "ablations": Read("ablations", ("elpo", *ablations.PARTS), ablations.without_parts),
+    "sensitivity": Read("sensitivity", ("elpo", *ablations.VARIED), ablations.other_settings),
+    "rollouts": Read("rollouts", ("rollouts=16", *ablations.BUDGETS), ablations.other_budgets, apart=True),
+    "vppo": Read("related", ("vppo", "grpo"), others.vppo),
+    "vspo": Read("related", ("vspo", "vspo-unsmoothed", "prs", "grpo"), others.vspo),
+    "arpo": Read("compare", ("arpo", "grpo"), others.arpo),
+    "prs": Read("related", ("prs", "grpo"), others.prs),
+    "astarpo": Read("related", ("astarpo", "grpo", "ppo"), others.astarpo),
+}
+CLAIMS = (*MEASURED, *READ)

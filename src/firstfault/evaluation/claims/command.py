@@ -1,11 +1,11 @@
-"""`firstfault claims`: measures what is missing, and says what holds."""
+"""`firstfault claims`: measures what is missing, reads what a comparison trained, and says what holds."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from firstfault.cache import write_whole
 from firstfault.config import RunConfig, Section, between_commas
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import local_agent
-from firstfault.evaluation.claims import CLAIMS
+from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
+from firstfault.evaluation.claims.compared import Compared, Read, read_runs
 from firstfault.evaluation.claims.finding import Finding
 from firstfault.progress import progress
 from firstfault.training.build import build_tasks, run_tools
@@ -30,32 +31,96 @@ class ClaimsConfig(Section):
     """The settings of `firstfault claims`."""
 
     tasks: list[str] = Field([], description="task families, with commas between; by default those of the recipe")
-    runs: int = Field(30, ge=1, description="tasks of each family that a claim is checked on")
+    comparison: list[Path] = Field(
+        [], description="folders of comparisons, with commas between, for the claims that are read from one"
+    )
+    runs: int = Field(30, ge=1, description="tasks of each family that a measured claim is checked on")
     out: Path = Field(Path("runs/claims"), description="where everything goes; what was measured there is kept")
 
-    _listed = field_validator("tasks", mode="before")(between_commas)
+    _listed = field_validator("tasks", "comparison", mode="before")(between_commas)
 
 
 def command(
     names: Sequence[str], families: Mapping[str, RunConfig], settings: ClaimsConfig, console: Console
 ) -> list[Finding]:
-    """Check claims, by default all, on task families. What is in `settings.out` already is not measured again.
+    """Check claims: measured ones on `families`, the others on the runs of `settings.comparison`.
+
+    By default all that can be: without families none that is measured, of the others those whose methods were compared.
+    What is in `settings.out` already is not measured again.
 
     Raises:
-        UserError: if there is no such claim, or a family has too few tasks for one.
+        UserError: if there is no such claim, a family has too few tasks for one, or no comparison has what one needs.
     """
     for name in names:
         if name not in CLAIMS:
             raise UserError(f"there is no claim {name!r}; choose of {', '.join(CLAIMS)}.")
-    names, out = list(names) or list(CLAIMS), settings.out
-    findings = []
-    for family, config in families.items():
-        findings += asyncio.run(_check(names, family, config, settings.runs, out, console))
-        for finding in findings[-len(names) :]:
+    read = _read_claims(names, settings)  # what is missing there shows before anything is measured
+    measured = [name for name in names or MEASURED if name in MEASURED]
+    if not read and not families:
+        raise UserError(
+            f"no claim can be read from {', '.join(map(str, settings.comparison)) or 'nothing'}; name one, and what it "
+            "lacks is said, or give --config for those that are measured."
+        )
+    findings: list[Finding] = []
+
+    def found(more: Sequence[Finding]) -> None:
+        findings.extend(more)
+        for finding in more:
             console.print(table(finding))
-        write_whole(out / "claims.json", json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
-        write_whole(out / "claims.md", "\n".join(line for finding in findings for line in markdown(finding)))
+        settings.out.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            settings.out / "claims.json", json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
+        )
+        write_whole(settings.out / "claims.md", "\n".join(line for finding in findings for line in markdown(finding)))
+
+    for family, config in families.items() if measured else ():
+        found(asyncio.run(_check(measured, family, config, settings.runs, settings.out, console)))
+    found(read)
     return findings
+
+
+def _read_claims(names: Sequence[str], settings: ClaimsConfig) -> list[Finding]:
+    """The claims that are read from comparisons, each from the first that has what it needs, on each of its families.
+
+    Claims that were named must be there; by default, those are checked that are.
+    """
+    comparisons = {folder: _families(folder, settings.tasks) for folder in settings.comparison}
+    findings = []
+    for name in [name for name in names or READ if name in READ]:
+        claim = READ[name]
+        able = {folder: [one for one in of if not claim.lacks(one)] for folder, of in comparisons.items()}
+        folder = next((folder for folder in able if able[folder]), None)
+        if folder is None and names:
+            raise UserError(f"claim {name} {_missing(claim, comparisons, settings.tasks)}")
+        for compared in _with_all(able[folder]) if folder is not None else ():
+            finding = claim.finding(compared)
+            findings.append(replace(finding, notes=[*finding.notes, f"read from {folder}"]))
+    return findings
+
+
+def _families(folder: Path, tasks: Sequence[str]) -> list[Compared]:
+    """The families of a comparison, or those of them that are asked for, each for itself."""
+    runs = read_runs(folder)
+    families = dict.fromkeys(family for family, _, _ in runs)
+    return [Compared([family], runs) for family in families if not tasks or family in tasks]
+
+
+def _with_all(families: Sequence[Compared]) -> list[Compared]:
+    """Families of a comparison, each for itself, and if there are several, all together."""
+    runs = {key: kept for one in families for key, kept in one.runs.items()}
+    return [*families, *([Compared([one.family for one in families], runs)] if len(families) > 1 else [])]
+
+
+def _missing(claim: Read, comparisons: Mapping[Path, Sequence[Compared]], tasks: Sequence[str]) -> str:
+    """What there is not to read a claim from, and the command that makes it."""
+    makes = f"`firstfault compare --config recipes/{claim.recipe}.toml --out"
+    if not comparisons:
+        return f"is read from a comparison: give --comparison DIR; {makes} DIR` makes one."
+    folder, families = next(iter(comparisons.items()))
+    lacks = f"{claim.lacks(families[0])} on {families[0].family}" if families else f"runs on {', '.join(tasks)}"
+    out = f"runs/{claim.recipe}" if claim.apart else folder
+    nor = ", nor has another comparison all that is needed" if len(comparisons) > 1 else ""
+    return f"can't be read: {folder} lacks {lacks}{nor}; {makes} {out}` trains what is missing."
 
 
 async def _check(
@@ -66,7 +131,7 @@ async def _check(
     agent = local_agent(config, source, run_tools(config, source), console)
     try:
         for name in names:
-            claim = CLAIMS[name]
+            claim = MEASURED[name]
             path = out / f"{name}-{family}.jsonl"
             rows = _read(path)
             measured: dict[str, list[dict[str, Any]]] = {variant: [] for variant in claim.VARIANTS}

@@ -1,0 +1,45 @@
+"""Claim 7: each part of ELPO adds to it. And claim 8: its published settings are well chosen."""
+
+from __future__ import annotations
+
+from firstfault.evaluation.claims.compared import Compared, final
+from firstfault.evaluation.claims.finding import Figure, Finding, judged
+
+PARTS = {  # the labels of what is left without a part
+    "search=random": "without the search",
+    "lambda_tree=0": "without branch advantages",
+    "lambda_tree=1": "without trajectory advantages",
+    "clip_low_extra=0": "without localized clipping",
+    "choice=random": "without the choice by entropy",
+}
+VARIED = ("lambda_tree=0", "lambda_tree=0.25", "lambda_tree=0.75", "lambda_tree=1",
+          "clip_low_extra=0", "clip_low_extra=0.23")  # fmt: skip
+ALSO = ("tries_max=1", "tries_max=5", "beta=1", "beta=20")
+BUDGETS = ("rollouts=8", "rollouts=32")
+
+
+def without_parts(compared: Compared) -> Finding:
+    """ELPO less what is left without each of its parts. The choice by entropy is no part that the paper ablates."""
+    differences = [
+        compared.difference("elpo", method, final, "more" if method != "choice=random" else "", f"{{}} ({words})")
+        for method, words in PARTS.items()
+    ]
+    return _finding("ablations", compared, differences, len(PARTS) - 1)
+
+
+def other_settings(compared: Compared) -> Finding:
+    """ELPO less other values of what the paper varies; then of what it does not, as far as it was compared."""
+    differences = [compared.difference("elpo", method, final, "more") for method in VARIED]
+    differences += [compared.difference("elpo", method, final) for method in ALSO if method in compared.methods]
+    return _finding("sensitivity", compared, differences, len(VARIED))
+
+
+def other_budgets(compared: Compared) -> Finding:
+    """ELPO at 16 rollouts a task less half and twice as many, with the same tokens for all."""
+    differences = [compared.difference("rollouts=16", method, final, "more") for method in BUDGETS]
+    return _finding("rollouts", compared, differences, len(BUDGETS))
+
+
+def _finding(claim: str, compared: Compared, differences: list[Figure], claimed: int) -> Finding:
+    verdict, why = judged(differences[:claimed])
+    return Finding(claim, compared.family, [*compared.levels(final), *differences], verdict, why)

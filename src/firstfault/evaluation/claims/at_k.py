@@ -1,0 +1,52 @@
+"""Claim 4: ELPO's gains in Pass@K and Major@K grow with K, most on Major@K."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from firstfault.evaluation.claims.compared import Compared
+from firstfault.evaluation.claims.finding import Finding, judged
+from firstfault.evaluation.findings import Kept
+
+PAPER = "grows with K, most on Major@K"
+
+
+def gain(a: Kept, b: Kept, name: str) -> np.ndarray:
+    """By how much the first run has more of it, of each problem."""
+    of_a, of_b = (kept["evaluations"][-1]["outcomes"][name] for kept in (a, b))
+    return np.array(of_a) - np.array(of_b)
+
+
+def growth(a: Kept, b: Kept, name: str, few: int, many: int) -> np.ndarray:
+    """What more samples add to the gain.
+
+    Of two problems, the first is gained at 4 samples, both are at 32:
+
+    >>> run = lambda *outcomes: {"evaluations": [{"outcomes": dict(zip(("pass@4", "pass@32"), outcomes))}]}
+    >>> growth(run([1, 0], [1, 1]), run([0, 0], [0, 0]), "pass", 4, 32).tolist()
+    [0, 1]
+    """
+    return gain(a, b, f"{name}@{many}") - gain(a, b, f"{name}@{few}")
+
+
+def finding(compared: Compared) -> Finding:
+    """The gains over GRPO at each K, by how much they grow from the least to the largest, and which is larger there."""
+    few, many = compared.ks[0], compared.ks[-1]
+    pair = ["elpo", "grpo"]
+    gains = [
+        compared.figure(f"{name}@{k}: elpo - grpo", pair, partial(gain, name=f"{name.lower()}@{k}"))
+        for name in ("Pass", "Major")
+        for k in compared.ks
+    ]
+    differences = [
+        compared.figure(
+            f"{name}@K: gain at {many} - at {few}", pair, partial(growth, name=name.lower(), few=few, many=many), PAPER
+        )
+        for name in ("Pass", "Major")
+    ]
+    at_most = lambda a, b: gain(a, b, f"major@{many}") - gain(a, b, f"pass@{many}")  # noqa: E731
+    differences.append(compared.figure(f"gain in Major@{many} - in Pass@{many}", pair, at_most, PAPER))
+    verdict, why = judged(differences)
+    return Finding("pass-at-k", compared.family, [*gains, *differences], verdict, why)

@@ -1,0 +1,171 @@
+"""Claims that read a comparison: its finished runs, and figures over their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from firstfault.errors import UserError
+from firstfault.evaluation.cells import read_cell
+from firstfault.evaluation.claims.finding import Figure, Finding
+from firstfault.evaluation.findings import ALL, Kept, Runs
+from firstfault.evaluation.statistics import area_weights
+
+Measured = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell
+
+
+class Compared:
+    """The finished runs of a comparison on a family, or on several together. Families weigh the same."""
+
+    def __init__(self, families: Sequence[str], runs: Runs):
+        self.families = families
+        self.family = families[0] if len(families) == 1 else ALL
+        self.runs = {key: kept for key, kept in runs.items() if key[0] in families}
+        self.seeds = sorted({seed for _, _, seed in self.runs})
+        has = {(family, method) for family, method, _ in self.runs}
+        every = dict.fromkeys(method for _, method, _ in self.runs)
+        self.methods = [method for method in every if all((family, method) in has for family in families)]
+
+    @property
+    def ks(self) -> list[int]:
+        """K of Pass@K and Major@K, as far as all runs have them."""
+        last = [kept["evaluations"][-1]["outcomes"] for kept in self.runs.values()]
+        return sorted(int(name[5:]) for name in last[0] if name[:5] == "pass@" and all(name in of for of in last))
+
+    def figure(self, name: str, methods: Sequence[str], measure: Callable[..., Measured], paper: str = "") -> Figure:
+        """The mean over seeds of `measure`, which is given one run of each of these methods, alike in seed and family.
+
+        A seed counts if it has all these runs, and all of them can tell.
+        """
+        values = []
+        for seed in self.seeds:
+            runs = [[self.runs.get((family, method, seed)) for method in methods] for family in self.families]
+            if all(None not in own for own in runs):
+                measured = [measure(*own) for own in runs]
+                if all(value is not None for value in measured):
+                    values.append(measured)
+        return Figure.over_seeds(name, values, paper)
+
+    def levels(self, measure: Callable[[Kept], Measured], name: str = "{}") -> list[Figure]:
+        """The measure of every method; `name` has {} for that of the method."""
+        return [self.figure(name.format(method), [method], measure) for method in self.methods]
+
+    def difference(
+        self, first: str, second: str, measure: Callable[[Kept], Measured], paper: str = "", name: str = "{}"
+    ) -> Figure:
+        """By how much the first method has more; `name` has {} for both."""
+
+        def less(a: Kept, b: Kept) -> Measured:
+            of_a, of_b = measure(a), measure(b)
+            return None if of_a is None or of_b is None else of_a - of_b
+
+        return self.figure(name.format(f"{first} - {second}"), [first, second], less, paper)
+
+    def saved(
+        self, first: str, second: str, measure: Callable[[Kept], float | None], paper: str = "", name: str = "{}"
+    ) -> Figure:
+        """The share of what the second method takes that the first does not: 1 - a / b."""
+
+        def share(a: Kept, b: Kept) -> float | None:
+            of_a, of_b = measure(a), measure(b)
+            return 1 - of_a / of_b if of_a is not None and of_b else None
+
+        return self.figure(name.format(f"{first} for {second}"), [first, second], share, paper)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A claim that is read from a comparison.
+
+    It needs these `methods`, and if it is `at_k`, Pass@K and Major@K for two K. `recipe` is the one of `recipes/` that
+    has them, and `apart` says that it can't share its folder with the others, for it has another budget.
+    """
+
+    recipe: str
+    methods: Sequence[str]
+    finding: Callable[[Compared], Finding]
+    at_k: bool = False
+    apart: bool = False
+
+    def lacks(self, compared: Compared) -> str:
+        """What it needs and these runs don't have."""
+        missing = [method for method in self.methods if method not in compared.methods]
+        if missing:
+            return f"the methods {', '.join(missing)}" if len(missing) > 1 else f"the method {missing[0]}"
+        return "Pass@K for two K (--evaluation.k 4,16,32)" if self.at_k and len(compared.ks) < 2 else ""
+
+
+def read_runs(folder: Path) -> Runs:
+    """The finished runs of the comparison in a folder, but for those of methods that overspent on a family.
+
+    Raises:
+        UserError: if there are none, or one can't be read.
+    """
+    found: Runs = {}
+    refused = set()
+    for file in sorted(folder.glob("cells/*/*/lr-*/seed-*/cell.json")):
+        kept = read_cell(file)
+        try:
+            key, tunes, overspent = (kept["family"], kept["method"], kept["seed"]), kept["tunes"], kept["overspent"]
+        except (LookupError, TypeError) as error:
+            raise UserError(f"{file} is no run of a comparison; give the --out of firstfault compare.") from error
+        if tunes:
+            continue
+        if key in found:
+            raise UserError(
+                f"{folder} has {key[1]} on {key[0]}, seed {key[2]}, at two learning rates; remove the one that was not "
+                "chosen."
+            )
+        found[key] = kept
+        if overspent:
+            refused.add(key[:2])
+    runs = {key: kept for key, kept in found.items() if key[:2] not in refused}
+    if not runs:
+        raise UserError(f"{folder} has no finished run of a comparison; give the --out of firstfault compare.")
+    return runs
+
+
+# what claims measure in a run
+
+
+def final(kept: Kept) -> np.ndarray:
+    """Sampled success after training, of each problem."""
+    return np.array(kept["evaluations"][-1]["outcomes"]["sampled"])
+
+
+def per_call(kept: Kept) -> float | None:
+    """Successes per 100 tool calls of held-out runs, as a mean over the iterations of training.
+
+    Half of the runs succeed before training and all of them after it, at 5 calls a run:
+
+    >>> per_call({"evaluations": [{"iteration": i, "sampled": s, "calls_per_run": 5} for i, s in ((0, 0.5), (9, 1))]})
+    15.0
+    """
+    records = kept["evaluations"]
+    if not all(record["calls_per_run"] for record in records):
+        return None
+    iterations = [record["iteration"] for record in records]
+    rates = [100 * record["sampled"] / record["calls_per_run"] for record in records]
+    return float(area_weights(iterations, iterations[-1]) @ np.array(rates))
+
+
+def mean_of(name: str) -> Callable[[Kept], float | None]:
+    """A metric of training, as a mean over the iterations that have it.
+
+    >>> mean_of("entropy")({"iterations": [{"entropy": 1.0}, {}, {"entropy": 2.0}]})
+    1.5
+    """
+
+    def measure(kept: Kept) -> float | None:
+        values = [row[name] for row in kept["iterations"] if name in row]
+        return sum(values) / len(values) if values else None
+
+    return measure
+
+
+def spend(name: str) -> Callable[[Kept], float]:
+    """What the training of a run took."""
+    return lambda kept: kept["spend"][name]

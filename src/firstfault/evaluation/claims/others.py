@@ -1,0 +1,68 @@
+"""Claims of other papers, on the runs of a comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from firstfault.evaluation.claims.compared import Compared, final, spend
+from firstfault.evaluation.claims.finding import Figure, Finding, judged
+from firstfault.evaluation.findings import Kept, along, learnt
+
+
+def vppo(compared: Compared) -> Finding:
+    """VPPO (2601.18984) is better than GRPO."""
+    return _finding("vppo", compared, [compared.difference("vppo", "grpo", final, "+1.7 points (33.7, 35.4)")])
+
+
+def vspo(compared: Compared) -> Finding:
+    """VSPO's sampler (2512.07478) without its smoothing is far worse than GRPO, with it better."""
+    differences = [
+        compared.difference("grpo", "vspo-unsmoothed", final, "far more"),
+        compared.difference("vspo", "grpo", final, "+2.3 points (39.6, 41.9)"),
+    ]
+    return _finding("vspo", compared, differences, [compared.difference("vspo", "prs", final, "+0.9 points")])
+
+
+def arpo(compared: Compared) -> Finding:
+    """ARPO (2507.19849) is better than GRPO with half of its tool calls in training."""
+    differences = [
+        compared.saved("arpo", "grpo", spend("tool_calls"), "0.5", "tool calls saved, {}"),
+        compared.difference("arpo", "grpo", final, "+1.8 points (56.5, 58.3)"),
+    ]
+    return _finding("arpo", compared, differences)
+
+
+def early(kept: Kept) -> np.ndarray:
+    """The mean success along the first half of training, for each problem."""
+    return along(kept, "iterations", kept["evaluations"][-1]["iteration"] / 2)
+
+
+def prs(compared: Compared) -> Finding:
+    """With the progressive reward (2512.07478), GRPO learns faster at first."""
+    claimed = compared.difference("prs", "grpo", early, "faster", "{}: first half of training")
+    beside = [compared.difference("prs", "grpo", final, "+1.4 points (39.6, 41.0)", "{}: after training")]
+    return _finding("prs", compared, [claimed], beside)
+
+
+def peak_memory(kept: Kept) -> float | None:
+    """The most memory (MB) that training had; None where it was not recorded."""
+    return learnt(kept)["memory"]
+
+
+def astarpo(compared: Compared) -> Finding:
+    """A*-PO (2505.20686) takes less time and memory than GRPO and PPO."""
+    papers = {"grpo": ("0.46 (20.2 h, 11.0 h)", "0.01"), "ppo": ("some", "some")}
+    differences = [
+        compared.saved("astarpo", other, measure, paper, f"{name} saved, {{}}")
+        for other, of_paper in papers.items()
+        for name, measure, paper in zip(("time", "memory"), (spend("seconds"), peak_memory), of_paper, strict=True)
+    ]
+    beside = [compared.difference("astarpo", other, final) for other in papers]
+    if "rebel" in compared.methods:
+        beside.append(compared.saved("astarpo", "rebel", peak_memory, "0.3", "memory saved, {}"))
+    return _finding("astarpo", compared, differences, beside)
+
+
+def _finding(claim: str, compared: Compared, differences: list[Figure], beside: list[Figure] | tuple = ()) -> Finding:
+    verdict, why = judged(differences)
+    return Finding(claim, compared.family, [*compared.levels(final), *differences, *beside], verdict, why)
