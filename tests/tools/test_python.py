@@ -13,7 +13,7 @@ import pytest
 from sandboxed import LONG, SHORT, come_down_to, processes
 
 from firstfault.errors import UserError
-from firstfault.tools import Observation, PythonTool, ReplayError, Session
+from firstfault.tools import Observation, PythonTool, ReplayError, Session, ToolError
 from firstfault.tools.worker import check_bubblewrap
 
 KEPT = "; variables are as they were before"
@@ -229,6 +229,53 @@ def test_forks_go_their_own_ways():
     assert come_down_to(0)
 
 
+def test_what_two_siblings_were_told_alike_is_not_asked_again():
+    async def main():
+        tool = PythonTool(timeout=LONG, workers=1)
+        made = lambda: tool._pool.workers[0].last_id  # noqa: E731
+        await tool.run("x = [17]")
+        forks = [tool.fork() for _ in range(12)]
+        told = await asyncio.gather(*[fork.run("x.append(5); x") for fork in forks])
+        assert set(told) == {"[17, 5]"} and made() == 1 + 2
+        for fork in forks:
+            with pytest.raises(ToolError, match="ZeroDivisionError"):
+                await fork.run("x.append(6); 1 / 0")
+        assert made() == 3 + 2
+        told = await asyncio.gather(*[fork.run(f"x.append({i}); x") for i, fork in enumerate(forks)])
+        assert told == [f"[17, 5, 6, {i}]" for i in range(12)] and made() == 5 + 12
+        late = tool.fork()  # nobody stands there any more
+        assert await late.run("x.append(5); x") == "[17, 5]" and made() == 17
+        assert await late.run("x") == "[17, 5]" and made() == 17 + 2  # the state is made again first
+        told = [await tool.fork().run("import os; os.urandom(8)") for _ in range(5)]
+        assert len(set(told)) == 5
+        await tool.close()
+
+    asyncio.run(main())
+    assert come_down_to(0)
+
+
+def test_siblings_of_a_cancelled_call_go_on():
+    async def main():
+        tool = PythonTool(timeout=LONG, workers=1)
+        await tool.run("1")
+        forks = [tool.fork() for _ in range(3)]
+        tasks = [asyncio.create_task(fork.run("while True: pass")) for fork in forks]
+        await asyncio.sleep(0.1)
+        assert tool._pool.workers[0].last_id == 3  # the third waits for what the first two are told
+        for task in tasks[:2]:
+            task.cancel()
+        await asyncio.gather(*tasks[:2], return_exceptions=True)
+        await asyncio.sleep(0.1)
+        assert tool._pool.workers[0].last_id == 4 and not tasks[2].done()
+        tasks[2].cancel()
+        await asyncio.gather(tasks[2], return_exceptions=True)
+        assert await forks[2].run("2") == "2"
+        await tool.close()
+
+    asyncio.run(main())
+    assert come_down_to(0)
+
+
 def test_states_that_had_to_go_are_made_again():
     async def main():
         tool = PythonTool(timeout=LONG, workers=1, snapshots=8)
@@ -257,8 +304,8 @@ def test_a_state_that_can_not_be_made_again_is_not_used():
         fresh = tool.fork()
         await tool.run("import time; now = time.time_ns(); now")
         kept = tool.fork()
-        for _ in range(8):
-            await fresh.fork().run("1")  # now there is no room for the state of `kept`
+        for i in range(8):
+            await fresh.fork().run(f"{i}")  # now there is no room for the state of `kept`
         try:
             with pytest.raises(ReplayError, match=r"when it was made again"):
                 await kept.ready()
@@ -275,8 +322,8 @@ def test_memory_of_states_is_bounded():
     async def main():
         tool = PythonTool(timeout=LONG, workers=1, snapshot_mb=64)
         forks = [tool.fork() for _ in range(20)]
-        for fork in forks:
-            await fork.run("x = bytearray(b'1') * (5 << 20)")
+        for i, fork in enumerate(forks):
+            await fork.run(f"x = bytearray(b'1') * (5 << 20); {i}")
         assert come_down_to(3 + 64 // 5)
         told = [await fork.run("len(x) >> 20") for fork in forks]
         await tool.close()
