@@ -104,7 +104,7 @@ async def throughput(preload: list[str], sessions: int, seconds: float) -> float
     """Calls a second of so many sessions at a time, with two workers."""
     tool = PythonTool(preload=preload, workers=2)
     forks = [tool.fork() for _ in range(sessions)]
-    await asyncio.gather(*[fork.run("x = 0") for fork in forks])
+    await asyncio.gather(*[fork.run(f"x = {i}") for i, fork in enumerate(forks)])  # equal calls would be shared
     end = time.perf_counter() + seconds
     done = 0
 
