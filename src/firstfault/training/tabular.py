@@ -58,6 +58,7 @@ class TabularRollouts:
         self.tree = tree
         self.budget = budget
         self.spent = 0
+        self._moves: dict[State, tuple[int, int, State, State]] = {}  # row, filler tokens, states after RIGHT and WRONG
 
     async def __aenter__(self) -> TabularRollouts:
         return self
@@ -102,14 +103,17 @@ class TabularRollouts:
 
     def _step(self, node: Node, state: State, rollout: int, draw: float, flawless: bool) -> tuple[Node, State]:
         process, task = self.process, self.tree.task
-        row, filler = process.row(task, state), task.info["lengths"][state.position] - 1
+        if state not in self._moves:
+            after = (process.after(task, state, action) for action in (RIGHT, WRONG))
+            self._moves[state] = (process.row(task, state), task.info["lengths"][state.position] - 1, *after)
+        row, filler, *after = self._moves[state]
         action, logprob, entropy = RIGHT, 0.0, 0.0  # the answer
         if row < process.rows:
             action = RIGHT if draw < self.policy.probabilities[row][RIGHT] else WRONG
             logprob, entropy = self.policy.logprobs[row][action], self.policy.entropies[row]
         if not flawless:
             entropy = {"own": entropy, "raised": entropy + 0.5, "zero": 0.0}[process.entropy]
-        state = process.after(task, state, action)
+        state = after[action]
         step = self.tree.add(node, rollout=rollout, action_tokens=[action] + [FILLER] * filler,
                              logprobs=[logprob] + [0.0] * filler, entropies=[entropy] + [0.0] * filler)  # fmt: skip
         if not state.is_over:
