@@ -51,7 +51,8 @@ def differences(data: dict, part: str, methods: Iterable[str], equal: str) -> di
 
 
 def gain(row: dict) -> list[str]:
-    return [f"{row['gain']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['p']:.3f}", row["verdict"]]
+    p = f"{row['p']:.3f}" if row["p"] >= 0.001 else "< .001"
+    return [f"{row['gain']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]", p, row["verdict"]]
 
 
 def learning(data: dict, part: str, methods: Iterable[str]) -> list[str]:
