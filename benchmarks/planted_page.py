@@ -188,7 +188,7 @@ def draw(data: dict, path: Path) -> None:
         axis.set(title=f"equal {equal}", xlabel="mean of the curve, less GRPO's")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_yticks([-row for row in range(len(data["curves"]))], list(data["curves"]))
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
