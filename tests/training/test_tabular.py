@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from firstfault.localize.search import localize
 from firstfault.methods import ELPO, GRPO, METHODS, Method, VinePPO
 from firstfault.methods.base import Clipped
 from firstfault.tasks.planted import FIRST_ROW, PlantedProcess, State, Trap, traps
-from firstfault.training.quality import cosine, judge, learn, localization, probes, signal_to_noise
+from firstfault.training.quality import choices, cosine, judge, learn, localization, probes, signal_to_noise
 from firstfault.training.tabular import (
     TabularPolicy,
     TabularRollouts,
@@ -136,6 +137,26 @@ def test_a_gradient_by_hand():
     torch.testing.assert_close(gradients(GRPO(), [tree], policy.logits), expected, atol=1e-5, rtol=0)
 
 
+def test_what_the_clip_cuts_off_by_hand():
+    """Two runs of one decision and an answer, of a policy that was right with .75 and now is with .99."""
+    process = PlantedProcess(clean=0, traps=(Trap(0.25),), steps_min=1, steps_max=1)
+    method = GRPO(clip_low=0.2, clip_high=0.315)
+    tree = Tree(Task("", "", info={"contexts": [0], "lengths": [1, 1]}), prompt=[FIRST_ROW])
+    for action, success in [(0, True), (1, False)]:
+        step = tree.add(tree.root, rollout=action, action_tokens=[action],
+                        logprobs=[TabularPolicy.first(process).logprobs[0][action]],
+                        observation_tokens=[FIRST_ROW + process.rows])  # fmt: skip
+        tree.add(step, rollout=action, action_tokens=[0], logprobs=[0.0], end="answer", success=success,
+                 reward=float(success))  # fmt: skip
+    tree.root.children[1].critical = True
+    method.credit([tree])
+    logits, sums = torch.tensor([[0.99, 0.01], [0.5, 0.5], [0.5, 0.5]]).log(), Counter()
+    shares = gradients(method, [tree], logits, sums)
+    # ratios of the decisions: 1.32 for the good one, 0.04 for the bad one, which is critical; both answers: 1
+    assert sums == {"terms": 4, "clip_share": 2, "localized_terms": 2, "clip_share_localized": 1}
+    assert not shares.any()
+
+
 SURROGATES = [method for method in ALL if isinstance(method, Clipped | ELPO)]  # the others are regressions
 
 
@@ -212,6 +233,21 @@ def test_outcomes_of_searches():
     assert found["searches"] == 1 and found["exact"] == found["early"] == 0.5 and found["evidence"] == 1
 
 
+def test_how_late_the_searched_runs_were_lost():
+    process = PlantedProcess(clean=0, traps=(Trap(0.4),))
+    tree = Tree(Task("", "", info={"contexts": [0, 0, 0], "lengths": [1] * 4}), prompt=[FIRST_ROW])
+    leaves = []
+    for rollout, actions in enumerate([(1, 0, 0), (0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 1, 0)]):
+        node = tree.root
+        for action in (*actions, 0):
+            node = tree.add(node, rollout=rollout, action_tokens=[action])
+        node.end, node.success = "answer", not any(actions)
+        leaves.append(node)
+    tree.verdicts = [Verdict(leaves[2].index, 3, 3, True), Verdict(leaves[5].index, 3, 1, True)]
+    # lost at steps 1, 3, 2 (the second run was won), of which 3 was chosen; then 2 and 1, of which 1
+    assert choices(process, [tree]) == [(1.0, 1.0), (-0.5, 0.5)]
+
+
 def test_probes_are_the_completions_from_a_step():
     handle = rollouts(PlantedProcess(), budget=5)
     [leaf, _] = asyncio.run(handle.sample(2))
@@ -239,6 +275,18 @@ def test_methods_learn(method, mistake):
     curve = learn(method, process, steps=8, seed=0, prompts=8, step_size=0.4, held_out=held_out)
     assert curve[0].success < 0.4 and curve[-1].success > (0.45 if isinstance(method, VinePPO) else 0.8)
     assert 8 * 8 * BUDGET / 2 <= curve[-1].rollouts <= 8 * 8 * BUDGET
+
+
+def test_points_of_a_curve_hold_the_policy_and_what_the_clip_cut_off():
+    process = PlantedProcess(steps_min=4, steps_max=5)
+    held_out = process.train(seed=9, first=0, n=5)
+    options = {"steps": 2, "seed": 0, "prompts": 4, "held_out": held_out}
+    for point in learn(ELPO(), process, **options):
+        assert point.success == success_probability(process, held_out, point.policy)
+    once = learn(ELPO(), process, mini_batches=1, **options)[-1].clipped
+    assert once["terms"] > once["localized_terms"] > 0 and once["clip_share"] == 0  # all ratios are 1
+    far = learn(ELPO(), process, step_size=3.0, **options)[-1].clipped
+    assert far["clip_share"] > far["clip_share_localized"] > 0
 
 
 def test_batches_of_as_many_tokens():

@@ -235,12 +235,22 @@ def _optimizers(model: PreTrainedModel, config: OptimizerConfig) -> list[torch.o
 
 
 @torch.no_grad()
-def _measure(terms: TermBatch, packed: Packed, entropies: Tensor, sums: dict[str, float]) -> None:
+def count_clipped(terms: TermBatch, packed: Packed, sums: dict[str, float]) -> None:
+    """Terms, those whose gradient the clip cuts off, and both again at or behind a critical step."""
     ratios, localized = terms.ratios, packed.localized[packed.term_token]
     clipped = ((terms.advantages > 0) & (ratios > 1 + terms.clip_high)) | (
         (terms.advantages < 0) & (ratios < 1 - terms.clip_low)
     )
     sums["terms"] += len(ratios)
+    sums["clip_share"] += clipped.sum().item()
+    sums["localized_terms"] += localized.sum().item()
+    sums["clip_share_localized"] += clipped[localized].sum().item()
+
+
+@torch.no_grad()
+def _measure(terms: TermBatch, packed: Packed, entropies: Tensor, sums: dict[str, float]) -> None:
+    ratios = terms.ratios
+    count_clipped(terms, packed, sums)
     if terms.reference_logprobs is not None:
         d = terms.reference_logprobs - terms.logprobs
         sums["kl_reference"] += (d.exp() - d - 1).sum().item()
@@ -250,9 +260,6 @@ def _measure(terms: TermBatch, packed: Packed, entropies: Tensor, sums: dict[str
     sums["ratio_mean"] += ratios.sum().item()
     sums["ratio_distance"] += (ratios - 1).abs().sum().item()
     sums["kl_sampler"] += (ratios - 1 - ratios.log()).sum().item()  # k3 estimate of KL(sampler || policy)
-    sums["clip_share"] += clipped.sum().item()
-    sums["clip_share_localized"] += clipped[localized].sum().item()
-    sums["localized_terms"] += localized.sum().item()
     sums["entropy"] += entropies.sum().item()
     sums["action_tokens"] += len(entropies)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,7 +55,8 @@ class Packed:
     """
 
     tokens: Tensor  # [N]
-    plan: TreePlan
+    positions: Tensor  # [N]
+    segments: list[_Segment]
     targets: Tensor  # [A]
     predicted_by: Tensor  # [A]
     old_logprobs: Tensor  # [A]
@@ -70,6 +72,11 @@ class Packed:
     steps: list[Node]
     states: Tensor  # [S]
     state_nodes: list[Node]
+
+    @cached_property
+    def plan(self) -> TreePlan:
+        """The attention of a model; a policy without any has no need of it."""
+        return TreePlan(self.segments, self.positions)
 
 
 @dataclass
@@ -116,7 +123,8 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
     tensor = lambda values, dtype=torch.float32: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
     return Packed(
         tokens=tensor(row.tokens, torch.long),
-        plan=TreePlan(row.segments, tensor(row.positions, torch.long)),
+        positions=tensor(row.positions, torch.long),
+        segments=row.segments,
         targets=tensor(row.targets, torch.long),
         predicted_by=tensor(row.predicted_by, torch.long),
         old_logprobs=tensor(row.old_logprobs),

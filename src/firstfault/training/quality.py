@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from firstfault.credit import mean
 from firstfault.methods.base import Method
 from firstfault.tasks.planted import PlantedProcess
 from firstfault.training.tabular import TabularPolicy, credit, gradients, grow, success_probability
@@ -85,13 +86,33 @@ def localization(process: PlantedProcess, trees: Sequence[Tree]) -> dict[str, fl
     return {"searches": len(searches) / len(trees), **{k: n / max(1, len(searches)) for k, n in shares.items()}}
 
 
+def choices(process: PlantedProcess, trees: Sequence[Tree], failures: int = 3) -> list[tuple[float, float]]:
+    """How late the runs that ELPO's bisections chose were lost, each among `failures` failed runs, in steps.
+
+    Of each search: the first irrecoverable step of the run that was chosen, and that of the run lost last, both less
+    the mean over all it was chosen from. As `ELPO.explore` has it, each search takes the next failed whole runs.
+    """
+    found = []
+    for tree in trees:
+        failed = [leaf for leaf in tree.leaves if leaf.anchor is tree.root and not leaf.success]
+        failed.sort(key=lambda leaf: leaf.rollout)
+        for number, verdict in enumerate(tree.verdicts):
+            among = failed[number * failures : (number + 1) * failures]
+            lost = {leaf.index: process.first_irrecoverable(tree.task, leaf) for leaf in among}
+            average = mean(list(lost.values()))
+            found.append((lost[verdict.leaf] - average, max(lost.values()) - average))
+    return found
+
+
 @dataclass
 class Point:
-    """One point of a learning curve: what was spent so far, and the exact success probability."""
+    """One point of a learning curve: what was spent so far, the policy, and its exact success probability."""
 
     rollouts: int
     tokens: int  # action tokens; a shared one counts once
     success: float
+    policy: TabularPolicy = field(compare=False, repr=False)
+    clipped: Counter = field(default_factory=Counter)  # sums so far, of trees with a gradient: `learner.count_clipped`
 
 
 def learn(
@@ -115,7 +136,7 @@ def learn(
     """
     first, number = TabularPolicy.first(process), 0
     policy = first
-    spent = Point(0, 0, success_probability(process, held_out, policy))
+    spent = Point(0, 0, success_probability(process, held_out, policy), policy)
     points = [spent]
     for _ in range(steps):
         trees: list[Tree] = []
@@ -125,15 +146,16 @@ def learn(
             number += len(tasks)
         credit(method, trees, process, reference=first)
         credited = [tree for tree in trees if tree.is_credited]
-        logits = policy.logits
+        logits, clipped = policy.logits, Counter(spent.clipped)
         for i in range(min(mini_batches, len(credited))):
-            direction = gradients(method, credited[i::mini_batches], logits).sum(0)
+            part = [tree for tree in credited[i::mini_batches] if tree.has_gradient or tree.is_referred]
+            direction = gradients(method, part, logits, clipped).sum(0) if part else torch.zeros_like(logits)
             if norm := direction.norm():
                 logits = logits + step_size * direction / norm
         policy = TabularPolicy(logits)
         rollouts = spent.rollouts + sum(len(tree.leaves) for tree in trees)
         written = spent.tokens + sum(map(action_tokens, trees))
-        spent = Point(rollouts, written, success_probability(process, held_out, policy))
+        spent = Point(rollouts, written, success_probability(process, held_out, policy), policy, clipped)
         points.append(spent)
     return points
 

@@ -21,7 +21,7 @@ from firstfault.agent.batch import Batch
 from firstfault.credit import mean
 from firstfault.methods.base import Method
 from firstfault.tasks.planted import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
-from firstfault.training.learner import term_batch
+from firstfault.training.learner import count_clipped, term_batch
 from firstfault.training.pack import pack, unique_tokens
 from firstfault.tree import Node, Task, Tree
 
@@ -58,6 +58,7 @@ class TabularRollouts:
         self.tree = tree
         self.budget = budget
         self.spent = 0
+        self._moves: dict[State, tuple[int, int, State, State]] = {}  # row, filler tokens, states after RIGHT and WRONG
 
     async def __aenter__(self) -> TabularRollouts:
         return self
@@ -102,14 +103,17 @@ class TabularRollouts:
 
     def _step(self, node: Node, state: State, rollout: int, draw: float, flawless: bool) -> tuple[Node, State]:
         process, task = self.process, self.tree.task
-        row, filler = process.row(task, state), task.info["lengths"][state.position] - 1
+        if state not in self._moves:
+            after = (process.after(task, state, action) for action in (RIGHT, WRONG))
+            self._moves[state] = (process.row(task, state), task.info["lengths"][state.position] - 1, *after)
+        row, filler, *after = self._moves[state]
         action, logprob, entropy = RIGHT, 0.0, 0.0  # the answer
         if row < process.rows:
             action = RIGHT if draw < self.policy.probabilities[row][RIGHT] else WRONG
             logprob, entropy = self.policy.logprobs[row][action], self.policy.entropies[row]
         if not flawless:
             entropy = {"own": entropy, "raised": entropy + 0.5, "zero": 0.0}[process.entropy]
-        state = process.after(task, state, action)
+        state = after[action]
         step = self.tree.add(node, rollout=rollout, action_tokens=[action] + [FILLER] * filler,
                              logprobs=[logprob] + [0.0] * filler, entropies=[entropy] + [0.0] * filler)  # fmt: skip
         if not state.is_over:
@@ -169,11 +173,12 @@ def credit(method: Method, trees: Sequence[Tree], process: PlantedProcess, refer
         step.reference_logprobs = [likely] + [0.0] * len(filler)
 
 
-def gradients(method: Method, trees: Sequence[Tree], logits: Tensor) -> Tensor:
+def gradients(method: Method, trees: Sequence[Tree], logits: Tensor, sums: dict[str, float] | None = None) -> Tensor:
     """What each tree adds to the ascent direction of a mini-batch: -∂loss/∂logits, [trees, rows, 2].
 
     The trees carry the method's terms. The loss is `method.loss` of the whole mini-batch with its own total weight, as
     in `Learner`; every tree has a copy of the logits to itself, so that autograd keeps their shares apart.
+    `sums` adds up what the clip cuts off (see `learner.count_clipped`).
     """
     packed = pack(trees)
     total = sum(term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms)
@@ -184,7 +189,10 @@ def gradients(method: Method, trees: Sequence[Tree], logits: Tensor) -> Tensor:
     owner = torch.searchsorted(ends, packed.predicted_by, right=True)
     chosen = torch.log_softmax(copies, -1)[owner[decides], rows[decides], packed.targets[decides]]
     logprobs = torch.zeros(len(rows), dtype=logits.dtype).index_put((decides,), chosen)
-    method.loss(term_batch(packed, logprobs, total)).backward()
+    terms = term_batch(packed, logprobs, total)
+    if sums is not None:
+        count_clipped(terms, packed, sums)
+    method.loss(terms).backward()
     return -copies.grad
 
 
