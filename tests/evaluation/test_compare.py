@@ -81,12 +81,12 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
 
 
 def test_a_planted_gain_is_found(compare, results, own):
-    more = ["--steps", "8", "--seeds", "6", "--evaluation.problems", "24", "--optimizer.lr", "3e-3"]
+    more = ["--steps", "6", "--seeds", "5", "--evaluation.problems", "24", "--optimizer.lr", "3e-3"]
     assert compare(f"grpo,idle={own}:Idle", *more, budget="rollouts=8") == 0
     found = results()
     final = next(d for d in found["differences"] if d["measure"] == "final")
     assert final["told_apart"] and final["mean"] > 0.1 and final["low"] > 0
-    assert re.match(r"With 6 seeds, grpo is ahead of idle on parity by 0\.\d+ \[", found["conclusions"][0])
+    assert re.match(r"With 5 seeds, grpo is ahead of idle on parity by 0\.\d+ \[", found["conclusions"][0])
     spend = {run["method"]: run["spend"] for run in found["runs"]}
     assert spend["idle"]["updates"] == 0 < spend["idle"]["skipped_updates"] and spend["grpo"]["updates"] > 0
 

@@ -128,7 +128,7 @@ def test_a_judge_is_the_same_model_at_temperature_zero(tiny_policy, tmp_path):
     assert judge._engine is model._engine and torch.equal(*(m._engine.model.lm_head.weight for m in (judge, model)))
 
 
-def test_no_such_model_is_said_in_a_sentence(capsys):
+def test_no_such_model_is_said_in_a_sentence(capsys, tmp_path):
     trace = str(Path(__file__).parents[2] / "examples" / "locate" / "trace.json")
-    assert main(["locate", trace, "--model", "nowhere", "--endpoint", "local", "--answer", "38"]) == 2
-    assert "the model 'nowhere' can't be loaded" in capsys.readouterr().err
+    assert main(["locate", trace, "--model", str(tmp_path / "nowhere"), "--endpoint", "local", "--answer", "38"]) == 2
+    assert f"the model {str(tmp_path / 'nowhere')!r} can't be loaded" in capsys.readouterr().err
