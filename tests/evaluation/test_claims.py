@@ -117,6 +117,7 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     # a second command measures nothing; one for more goes on; a line that was cut short is measured again
     assert command(names, families, settings, console) == found
     assert {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names} == rows
+    assert command(names, families, ClaimsConfig(runs=1, out=tmp_path), console) == found  # all that is there counts
     (tmp_path / "consistency-arithmetic.jsonl").write_text(rows["consistency"][:-10])
     command(["consistency"], families, settings, console)
     assert (tmp_path / "consistency-arithmetic.jsonl").read_text() == rows["consistency"]
