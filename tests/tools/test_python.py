@@ -244,10 +244,36 @@ def test_what_two_siblings_were_told_alike_is_not_asked_again():
         told = await asyncio.gather(*[fork.run(f"x.append({i}); x") for i, fork in enumerate(forks)])
         assert told == [f"[17, 5, 6, {i}]" for i in range(12)] and made() == 5 + 12
         late = tool.fork()  # nobody stands there any more
-        assert await late.run("x.append(5); x") == "[17, 5]" and made() == 17
-        assert await late.run("x") == "[17, 5]" and made() == 17 + 2  # the state is made again first
+        assert await late.run("x.append(5); x") == "[17, 5]" and made() == 17 + 1
+        for fork in forks[:4]:
+            with pytest.raises(ToolError, match="ended its process"):
+                await fork.fork().run("import os; os._exit(3)")  # each from another state
+            with pytest.raises(ToolError, match="ended its process"):
+                await late.fork().run("import os; os._exit(3)")
+        assert made() == 18 + 4 + 2
         told = [await tool.fork().run("import os; os.urandom(8)") for _ in range(5)]
-        assert len(set(told)) == 5
+        assert len(set(told)) == 5 and made() == 24 + 5
+        await tool.close()
+
+    asyncio.run(main())
+    assert come_down_to(0)
+
+
+def test_siblings_are_told_what_is_so_even_after_a_worker_has_died():
+    async def main():
+        tool = PythonTool(timeout=LONG, workers=2)
+        forks = [tool.fork() for _ in range(80)]
+        told = set(await asyncio.gather(*[fork.run("def f(): return 7\nf") for fork in forks]))
+        assert {fork._state.worker for fork in forks} == set(tool._pool.workers)  # equal calls don't end up with one
+        for pid in processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(worker.process for worker in tool._pool.workers):
+            await asyncio.sleep(0.01)  # until it is noticed
+        later = [tool.fork() for _ in range(4)]
+        told.update(await asyncio.gather(*[fork.run("def f(): return 7\nf") for fork in later]))
+        assert all(text.startswith("<function f at 0x") for text in told)
+        assert await asyncio.gather(*[fork.run("f()") for fork in later]) == ["7"] * 4
         await tool.close()
 
     asyncio.run(main())

@@ -6,8 +6,8 @@ siblings share memory until they write to it, and a call that is stopped or ends
 they were. States that are kept are bounded in number and memory; one that had to go is made again from its calls, and
 its outputs are compared (`ReplayError`).
 
-Sibling runs make many equal calls. Once two from one state have said the same, a third is not made: its session joins
-theirs. Calls that say something else each time are always made.
+Sibling runs make many equal calls. Once two from one state have said the same, a third is not made while the state they
+led to is there: its session joins theirs. Calls that say something else each time are always made.
 
 On Linux, code runs inside bubblewrap (`sandbox = "bubblewrap"`), and is kept from this machine:
 
@@ -26,7 +26,8 @@ macOS only the bounds are left, without memory.
 Not covered: the kernel is shared, so this guards against an agent's mistakes and tricks, not against an unknown hole
 in the kernel. Timing tells code how busy the machine is. Memory is bounded for each process: several calls at a time
 can use several times as much. Output that depends on the clock or on the system's random numbers differs from call to
-call; the order of sets and the numbers of `random` do not. Files and pipes that a call leaves open are shared by all
+call; the order of sets and the numbers of `random` do not. What a call draws from the clock or the system and does not
+print, siblings that made the same call may have in common; so are files and pipes that it leaves open shared by all
 that go on from there, as by forks in general. Code can break its own interpreter, and so all calls that go on from it.
 """
 
@@ -37,7 +38,7 @@ import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from resource import getpagesize
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
@@ -49,7 +50,8 @@ from .worker import MAX_CALLS, Sandbox, Worker, check_bubblewrap
 # What short programs import most: loaded once, they cost a call nothing.
 PRELOAD = ("collections", "datetime", "fractions", "functools", "itertools", "math", "random", "re", "statistics")
 TRIES = 5  # at a call whose base goes away under it
-REMEMBERED, SHORT = 4096, 4096  # calls that may be equal to one to come; characters of code and output of such a call
+REMEMBERED, SHORT = 1024, 4096  # calls from a state that may be equal to one to come; characters of code and output
+CROWD = 32  # sessions in one state, at which equal calls are made again, by the next worker if any can
 IN_USE = 2 * MAX_CALLS  # states of a worker that calls may need just now: those they go on from and those they lead to
 REFUSALS = {  # how a call can end without a new state
     "timed out": ("stopped after {timeout:g} s", "timed out"),
@@ -72,32 +74,47 @@ class State:
     pages: int = 0
     users: int = 0
     has_heirs: bool = False  # other states were made from it
+    repeats: dict[str, Repeat] = field(default_factory=dict)  # calls from it, by their code
 
     @property
     def is_live(self) -> bool:
         return self.parent is None or (self.process is not None and self.process is self.worker.process)
 
 
-class Repeat:
-    """Equal calls from one state. `settled`: two have ended; `state`: what both led to, if they said the same."""
+Answer = tuple[State | None, str, str]  # the state after a call, how it ended, and what it printed
 
-    def __init__(self) -> None:
+
+class Repeat:
+    """Equal calls from one state, in one worker. `settled`: two have ended; `answer`: that of both, if they agree."""
+
+    def __init__(self, worker: Worker, loop: asyncio.AbstractEventLoop):
+        self.worker = worker
+        self.loop = loop
         self.begun = 0
-        self.ended: list[State | None] = []
-        self.state: State | None = None
+        self.ended: list[Answer] = []
+        self.answer: Answer | None = None
         self.settled = asyncio.Event()
 
-    def end(self, state: State | None) -> State | None:
-        """Note what one of the two led to; returns the state to go on from, which may be that of the other."""
-        self.ended.append(state)
+    def end(self, answer: Answer) -> Answer:
+        """Note what one of the two came to; returns what its session goes on with, which may be that of the other."""
+        self.ended.append(answer)
         if len(self.ended) < 2:
-            return state
-        first, second = self.ended
-        if first and second and first.said == second.said and len(second.said[1]) <= SHORT:
-            self.state = first if first.is_live else second
-        self.ended.clear()  # what is not shared may go
+            return answer
+        (state, *first), (_, *second) = self.ended
+        if first == second and len(first[1]) <= SHORT:
+            self.answer = self.ended[0] if state is None or state.is_live else answer
+        self.ended.clear()
         self.settled.set()
-        return self.state or state
+        return self.answer or answer
+
+    @property
+    def is_over(self) -> bool:
+        """There was an answer, but the state that it leads to is gone or crowded."""
+        state = self.answer[0] if self.answer else None
+        return state is not None and (not state.is_live or state.users >= CROWD)
+
+    def leads_to(self, state: State) -> bool:
+        return any(answer[0] is state for answer in (*self.ended, self.answer) if answer)
 
 
 class Pool:
@@ -110,7 +127,6 @@ class Pool:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.live: dict[Worker, OrderedDict[State, None]] = {worker: OrderedDict() for worker in self.workers}
         self.turns = itertools.cycle(self.workers)
-        self.repeats: OrderedDict[tuple[State, str], Repeat] = OrderedDict()
 
     def attach(self) -> None:
         """Serve the running event loop; any number in turn, one at a time."""
@@ -120,43 +136,47 @@ class Pool:
         if self.loop is not None and self.loop.is_running():
             raise UserError("this PythonTool serves another running event loop; make one tool for each loop")
         self.loop = loop
-        self.repeats.clear()
         self.free = {worker: asyncio.Semaphore(MAX_CALLS) for worker in self.workers}
         self.rebuilding: WeakKeyDictionary[State, asyncio.Lock] = WeakKeyDictionary()
         for worker in self.workers:
             worker.attach(loop)
 
-    async def run(self, base: State, code: str) -> tuple[State | None, str, str]:
+    async def run(self, base: State, code: str) -> Answer:
         """The state after a call, how the call ended, and what it printed; no state if it did not get to its end."""
         self.attach()
         if len(code) > SHORT:
-            return await self._run(base, code)
+            return await self._run(base, code, base.worker or next(self.turns))
         repeat = self._repeat(base, code)
         repeat.begun += 1
         if repeat.begun > 2:
             await repeat.settled.wait()
-            if repeat.state is not None:
-                return repeat.state, *repeat.state.said
-            return await self._run(base, code)
+            if repeat.is_over:
+                return await self.run(base, code)
+            if repeat.answer is None:
+                return await self._run(base, code, base.worker or next(self.turns))
+            if (state := repeat.answer[0]) is not None:
+                self._touch(state)
+            return repeat.answer
         try:
-            made, end, output = await self._run(base, code)
+            made = await self._run(base, code, repeat.worker)
         except BaseException:
-            repeat.end(None)
+            base.repeats.pop(code, None)
+            repeat.settled.set()
             raise
-        state = repeat.end(made)
-        if state is not made:
-            self.drop(made)
-        return state, end, output
+        answer = repeat.end(made)
+        if answer[0] is not made[0]:
+            self.drop(made[0])
+        return answer
 
     def _repeat(self, base: State, code: str) -> Repeat:
-        repeat = self.repeats.setdefault((base, code), Repeat())
-        self.repeats.move_to_end((base, code))
-        if len(self.repeats) > REMEMBERED:
-            self.repeats.popitem(last=False)
+        repeat = base.repeats.get(code)
+        if repeat is None or repeat.loop is not self.loop or repeat.is_over:
+            repeat = base.repeats[code] = Repeat(base.worker or next(self.turns), self.loop)
+            if len(base.repeats) > REMEMBERED:
+                del base.repeats[next(iter(base.repeats))]
         return repeat
 
-    async def _run(self, base: State, code: str) -> tuple[State | None, str, str]:
-        worker = base.worker or next(self.turns)
+    async def _run(self, base: State, code: str, worker: Worker) -> Answer:
         async with self.free[worker]:
             for _ in range(TRIES):  # a base may go while the call is on its way to it
                 await self._revive(base)
@@ -239,6 +259,9 @@ class Pool:
             if state.is_live:
                 state.worker.drop([state.number])
             state.process = None
+            repeat = state.parent.repeats.get(state.code)
+            if repeat and repeat.leads_to(state):
+                del state.parent.repeats[state.code]
 
 
 class PythonTool(Tool):

@@ -105,7 +105,7 @@ class Worker:
         try:
             return await future
         except asyncio.CancelledError:
-            self._send({"kill": id})
+            self._send({"kill": id, "drop": [id]})  # it may have ended just now
             raise
         finally:
             give_up.cancel()
