@@ -56,8 +56,9 @@ async def validate(
                 for part in dict.fromkeys(map(family, tasks)) if part}  # fmt: skip
     for k in ks:  # a run that was discarded has failed, without an answer
         outcomes[f"pass@{k}"] = [pass_at_k(samples, sum(leaf.success for leaf in tree.leaves), k) for tree in sampled]
+    ballots = [_ballot(tree, samples) for tree in sampled if ks]
     for k in ks:
-        outcomes[f"major@{k}"] = [_majority(tree, samples, k) for tree in sampled]
+        outcomes[f"major@{k}"] = [major_at_k(answers, verdicts, k) for answers, verdicts in ballots]
     record: dict[str, Any] = {"problems": len(tasks), "samples": samples, "outcomes": outcomes}
     for name, success in outcomes.items():
         record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
@@ -74,12 +75,11 @@ def _success(tree: Tree) -> float:
     return float(np.mean([leaf.success for leaf in tree.leaves]))
 
 
-def _majority(tree: Tree, samples: int, k: int) -> float:
+def _ballot(tree: Tree, samples: int) -> tuple[list[str | None], list[bool]]:
+    """What each run votes for, and whether it is right."""
     discarded = samples - len(tree.leaves)
     answers = ballot([vote(leaf.answer) for leaf in tree.leaves])
-    return major_at_k(
-        answers + [None] * discarded, [bool(leaf.success) for leaf in tree.leaves] + [False] * discarded, k
-    )
+    return answers + [None] * discarded, [bool(leaf.success) for leaf in tree.leaves] + [False] * discarded
 
 
 def held_out(source: TaskSource, config: EvaluationConfig) -> list[Task]:
