@@ -35,7 +35,7 @@ def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequenc
         for kept in finished
         if (kept["family"], kept["method"]) not in refused
     }
-    measures = MEASURES | {name: name.capitalize() for name in _at_k(runs)}
+    measures = MEASURES | {name: name.capitalize() for name in at_k(runs)}
     scores = {measure: _scores(runs, measure, families) for measure in measures}
     differences = [d for measure in measures for d in _differences(scores[measure], measure, families, methods)]
     for difference in differences:
@@ -84,7 +84,7 @@ def _limits(runs: Runs, family: str) -> dict[str, float]:
     return {axis: min(spent(kept, axis)[-1] for kept in own) for axis in AXES} if own else {}
 
 
-def _at_k(runs: Runs) -> list[str]:
+def at_k(runs: Runs) -> list[str]:
     """Pass@K and Major@K as far as all runs have them."""
     last = [kept["evaluations"][-1]["outcomes"] for kept in runs.values()]
     return [name for name in (last[0] if last else []) if "@" in name and all(name in outcomes for outcomes in last)]

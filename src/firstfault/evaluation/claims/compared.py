@@ -11,7 +11,7 @@ import numpy as np
 from firstfault.errors import UserError
 from firstfault.evaluation.cells import read_cell
 from firstfault.evaluation.claims.finding import Figure, Finding
-from firstfault.evaluation.findings import ALL, Kept, Runs
+from firstfault.evaluation.findings import ALL, Kept, Runs, at_k
 from firstfault.evaluation.statistics import area_weights
 
 Measured = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell
@@ -32,8 +32,7 @@ class Compared:
     @property
     def ks(self) -> list[int]:
         """K of Pass@K and Major@K, as far as all runs have them."""
-        last = [kept["evaluations"][-1]["outcomes"] for kept in self.runs.values()]
-        return sorted(int(name[5:]) for name in last[0] if name[:5] == "pass@" and all(name in of for of in last))
+        return sorted(int(name[5:]) for name in at_k(self.runs) if name[:5] == "pass@")
 
     def figure(self, name: str, methods: Sequence[str], measure: Callable[..., Measured], paper: str = "") -> Figure:
         """The mean over seeds of `measure`, which is given one run of each of these methods, alike in seed and family.
