@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +33,7 @@ import torch
 from transformers import GenerationConfig
 
 from firstfault.agent.rollouts import Rollouts
+from firstfault.attention import autocast
 from firstfault.engines.base import Hold, Sampling
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.tools.base import Session
@@ -121,6 +123,7 @@ class ScriptedAgent:
     def __init__(self, engine: TransformersEngine):
         self.engine = engine
         self.session = Session([])
+        self.counts: Counter[str] = Counter()
 
     async def step(self, tree: Tree, node: Node, session: Session, rollout: int, hold: Hold) -> Node:
         number = node.depth + 1
@@ -222,9 +225,11 @@ class Generate:
             do_sample=True, temperature=1.0, top_k=0, top_p=1.0, min_new_tokens=steps, max_new_tokens=steps,
             use_cache=True, pad_token_id=0, output_logits=True, return_dict_in_generate=True,
         )  # fmt: skip
-        tokens = torch.tensor([[0] * (longest - len(row)) + row for row in prompts])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
-        out = self.model.generate(tokens, attention_mask=mask, generation_config=config)
+        device = self.model.device
+        tokens = torch.tensor([[0] * (longest - len(row)) + row for row in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
+        with autocast(self.model):
+            out = self.model.generate(tokens, attention_mask=mask, generation_config=config)
         written = out.sequences[:, longest:]
         logprobs = torch.log_softmax(torch.stack(out.logits, 1).float(), -1).gather(-1, written[..., None])[..., 0]
         logprobs.tolist()

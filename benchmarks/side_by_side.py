@@ -17,14 +17,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not 
 import torch
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
-PAGES = ("iteration", "shares", "rollouts", "training", "memory", "growth", "sandbox", "viewer")
+PAGES = ("iteration", "shares", "rollouts", "training", "memory", "growth", "sandbox", "viewer", "gpu")
 INTRODUCTION = """# Benchmarks
 
 The work of an iteration can be counted: unique tokens to sample, unique tokens to train on, tool calls. Each section
 measures how long that work takes here, and beside it how long others take for the same. Sides take turns within one
 run, in an order drawn anew for each round, after a round that does not count; a ratio is the median over rounds, with
-quartiles. *Load* is how many processors other programs took while it began. `make bench` runs all of it and writes
-this page; each script has `--quick`.
+quartiles. *Load* is how many processors other programs took while it began. `make bench` runs all of it but the GPU's
+part and writes this page; each script has `--quick`.
 """
 CLOSING = """## What limits
 
@@ -38,7 +38,8 @@ CLOSING = """## What limits
 - Tried, and left out: compiling the layers with torch.compile (7 to 17 % of a training step, nothing while decoding,
   20 s of compiling), fused RMSNorm, float masks, matrix products in the place of attention kernels, last tokens grouped
   by length, an allocator told to keep freed memory.
-- Not measured: GPUs.
+- *A GPU* waits for kernels to be started: with 600M parameters the ways differ in how many there are. Tree attention in
+  one kernel and a captured decode pass are what is missing.
 """
 Times = dict[str, list[float]]  # seconds, by side
 

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 from trees import flat_tokens, make_tree
 
+from firstfault.attention import autocast
 from firstfault.config import LearnerConfig, OptimizerConfig
 from firstfault.losses import clipped_surrogate
 from firstfault.training.learner import Learner
@@ -63,19 +64,21 @@ class Flattened:
 
     def _pad(self, leaves: list[Node]) -> tuple[torch.Tensor, ...]:
         longest = max(len(leaf.tokens) for leaf in leaves)
-        tokens, real, actions = (torch.zeros(len(leaves), longest, dtype=torch.long) for _ in range(3))
-        old, weights = torch.zeros(2, len(leaves), longest)
+        device = self.model.device
+        tokens, real, actions = torch.zeros(3, len(leaves), longest, dtype=torch.long, device=device)
+        old, weights = torch.zeros(2, len(leaves), longest, device=device)
         for row, leaf in enumerate(leaves):
             at = len(leaf.path[0].observation_tokens)
-            tokens[row, : len(leaf.tokens)] = torch.tensor(leaf.tokens)
+            tokens[row, : len(leaf.tokens)] = torch.tensor(leaf.tokens, device=device)
             real[row, : len(leaf.tokens)] = 1
             length = sum(len(step.action_tokens) for step in leaf.steps)
             for step in leaf.steps:
                 span = slice(at, at + len(step.action_tokens))
-                actions[row, span], old[row, span], weights[row, span] = 1, torch.tensor(step.logprobs), 1 / length
+                actions[row, span], weights[row, span] = 1, 1 / length
+                old[row, span] = torch.tensor(step.logprobs, device=device)
                 at += len(step.action_tokens) + len(step.observation_tokens)
-        rewards = torch.tensor([[leaf.reward for leaf in other.path[0].leaves] for other in leaves])
-        advantages = torch.tensor([leaf.reward for leaf in leaves]) - rewards.mean(1)
+        rewards = torch.tensor([[leaf.reward for leaf in other.path[0].leaves] for other in leaves], device=device)
+        advantages = torch.tensor([leaf.reward for leaf in leaves], device=device) - rewards.mean(1)
         advantages = (advantages / (rewards.std(1, correction=0) + 1e-6))[:, None].expand_as(old)
         return tokens, real, actions.bool(), old, advantages, weights
 
@@ -97,7 +100,8 @@ class Flattened:
     def step(self) -> float:
         total = 0.0
         for tokens, real, actions, old, advantages, weights in self.batches:
-            logprobs = self.score(tokens, real, actions)
+            with autocast(self.model):
+                logprobs = self.score(tokens, real, actions)
             ratios = (logprobs - old[actions]).exp()
             gains = torch.minimum(ratios * advantages[actions], ratios.clamp(0.8, 1.2) * advantages[actions])
             loss = -(weights[actions] * gains).sum() / self.total

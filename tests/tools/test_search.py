@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 
 import datasets
@@ -164,3 +166,11 @@ def test_a_cache_that_can_t_be_written_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("FIRSTFAULT_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"can't be written to .+ \(Not a directory\); make room there, or set"):
         SearchTool.from_corpus(lines(tmp_path / "corpus.jsonl", [{"text": "a fish"}]))
+
+
+def test_jax_is_left_alone(tmp_path):
+    (tmp_path / "jax.py").write_text("print('started')")
+    code = "import firstfault.tools.search, sys; print('jax' in sys.modules); import jax"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "started"]

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bm25s
-
 from ..cache import cache_folder
 from ..errors import UserError
+from .bm25 import bm25s
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
 
 from .base import Tool
+from .bm25 import bm25s
 from .corpus import QUIET, Corpus, make_index, passage
 
 NOTHING = "No passage found."
