@@ -11,7 +11,7 @@ from firstfault.cli import main
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
 from firstfault.evaluation import failures
-from firstfault.evaluation.claims import consistency, praise, ranking, recovery
+from firstfault.evaluation.claims import consistency, praise, ranking, recovery, values
 from firstfault.evaluation.claims.command import ClaimsConfig, command
 from firstfault.evaluation.claims.finding import Figure, judged
 from firstfault.evaluation.failures import Failure, search_again
@@ -91,19 +91,33 @@ def test_searches_that_agree_are_counted_in_pairs():
     assert mean["posterior: names the true step"] == mean["posterior: names the first wrong step"]
 
 
+def test_errors_of_values_by_hand():
+    rows = [
+        {"critic": [0.5, 0.5], "monte carlo": [0.25, 1.0], "truth": [0.5, 1.0]},
+        {"critic": [0.5], "monte carlo": [0.25], "truth": [0.0]},
+    ]
+    found = values.finding("f", {"": rows})
+    mean = {figure.name: figure.mean for figure in found.figures}
+    assert mean["error of the critic"] == pytest.approx((0.25 + 0.5) / 2)
+    assert mean["error of 9 completions"] == pytest.approx((0.125 + 0.25) / 2)
+    assert mean["error of their mean, for all states"] == 0.375  # their mean is 0.5
+    assert mean["critic less truth"] == pytest.approx((-0.25 + 0.5) / 2) and found.notes == ["3 states of 2 runs"]
+
+
 @pytest.fixture
 def families(tiny_policy) -> dict[str, RunConfig]:
     tasks = {"name": "arithmetic", "operations_min": 2, "operations_max": 2}
     agent = {"max_new_tokens": 32, "max_steps": 4, "max_context": 256}
-    return {"arithmetic": RunConfig(model=str(tiny_policy), tasks=tasks, agent=agent, threads=1, device="cpu")}
+    config = RunConfig(model=str(tiny_policy), tasks=tasks, agent=agent, threads=1, device="cpu", steps=1, batch=4)
+    return {"arithmetic": config}
 
 
 def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatch):
     monkeypatch.setattr(recovery, "TRIES", 4)
-    for module in (recovery, ranking, failures):
+    for module in (recovery, ranking, failures, values):
         monkeypatch.setattr(module, "COMPLETIONS", 4)
     monkeypatch.setattr(praise, "RUNS", 4)
-    names = ["recovery", "ranking", "consistency", "praise"]
+    names = ["recovery", "ranking", "consistency", "praise", "values"]
     console, settings = Console(quiet=True), ClaimsConfig(runs=2, out=tmp_path)
     found = command(names, families, settings, console)
     assert [finding.claim for finding in found] == names
@@ -114,6 +128,9 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     assert all(len(after) == 4 for row in kept if row for after in row["recovered"])
     groups = [json.loads(line)["measured"] for line in rows["praise"].splitlines()]
     assert all(row["praised"].keys() == praise.METHODS.keys() and not row["praised"]["corpo"] for row in groups if row)
+    for row in (json.loads(line)["measured"] for line in rows["values"].splitlines()):
+        assert len(row["critic"]) == len(row["monte carlo"]) == len(row["truth"])
+    assert (tmp_path / "values-arithmetic" / "metrics.jsonl").read_text().count("value_error") == 1
     # a second command measures nothing; one for more goes on; a line that was cut short is measured again
     assert command(names, families, settings, console) == found
     assert {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names} == rows

@@ -11,10 +11,11 @@ from firstfault.evaluation.claims import (
     praise,
     ranking,
     recovery,
+    values,
 )
 from firstfault.evaluation.claims.compared import Read
 
-MEASURED = {"recovery": recovery, "ranking": ranking, "consistency": consistency, "praise": praise}
+MEASURED = {"recovery": recovery, "ranking": ranking, "consistency": consistency, "praise": praise, "values": values}
 READ = {
     "main": Read("compare", ("elpo", "grpo"), main.finding),
     "pass-at-k": Read("compare", ("elpo", "grpo"), at_k.finding, at_k=True),

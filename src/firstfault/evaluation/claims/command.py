@@ -13,14 +13,15 @@ from pydantic import Field, field_validator
 from rich.console import Console
 from rich.table import Table
 
+from firstfault.agent.rollouts import Agent
 from firstfault.cache import write_whole
 from firstfault.config import RunConfig, Section, between_commas
 from firstfault.errors import UserError
-from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
 from firstfault.evaluation.claims.finding import Finding
 from firstfault.progress import progress
+from firstfault.tasks import TaskSource
 from firstfault.training.build import build_tasks, run_tools
 
 SEED = 10_007  # of tasks, apart from those of training
@@ -74,7 +75,8 @@ def command(
         write_whole(settings.out / "claims.md", "\n".join(line for finding in findings for line in markdown(finding)))
 
     for family, config in families.items() if measured else ():
-        found(asyncio.run(_check(measured, family, config, settings.runs, settings.out, console)))
+        for name in measured:
+            found([_check(name, family, config, settings, console)])
     found(read)
     return findings
 
@@ -123,45 +125,65 @@ def _missing(claim: Read, comparisons: Mapping[Path, Sequence[Compared]], tasks:
     return f"can't be read: {folder} lacks {lacks}{nor}; {makes} {out}` trains what is missing."
 
 
-async def _check(
-    names: Sequence[str], family: str, config: RunConfig, runs: int, out: Path, console: Console
-) -> list[Finding]:
-    found = []
-    source = build_tasks(config.tasks)
-    agent = local_agent(config, source, run_tools(config, source), console)
+def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, console: Console) -> Finding:
+    """Measure what is missing of a claim, and judge it."""
+    claim = MEASURED[name]
+    path = settings.out / f"{name}-{family}.jsonl"
+    measured: dict[str, dict[int, Any]] = {variant: {} for variant in claim.VARIANTS}  # by number of the task
+    for row in _read(path):
+        if row["variant"] in measured:
+            measured[row["variant"]][row["number"]] = row["measured"]
+    if any(_done(rows) < settings.runs for rows in measured.values()):
+        source = build_tasks(config.tasks)
+        config = config.model_copy(update={"run_dir": settings.out / f"{name}-{family}"})
+        agent = claim.policy(config, source, run_tools(config, source), console)
+        asyncio.run(_measure(name, family, agent, source, measured, settings.runs, path, console))
+    return claim.finding(family, {variant: _found(rows) for variant, rows in measured.items()})
+
+
+async def _measure(
+    name: str,
+    family: str,
+    agent: Agent,
+    source: TaskSource,
+    measured: Mapping[str, dict[int, Any]],
+    runs: int,
+    path: Path,
+    console: Console,
+) -> None:
+    """Add tasks to `measured` and to the file until each variant has as many as are wanted."""
     try:
-        for name in names:
-            claim = MEASURED[name]
-            path = out / f"{name}-{family}.jsonl"
-            rows = _read(path)
-            measured: dict[str, list[dict[str, Any]]] = {variant: [] for variant in claim.VARIANTS}
-            with progress(console) as bar:
-                line = bar.add_task(f"{name}, {family}", total=runs * len(claim.VARIANTS), unit="tasks")
-                for variant in claim.VARIANTS:
-                    mine = {row["number"]: row for row in rows if row["variant"] == variant}
-                    number = 0
-                    while (done := len(measured[variant])) < runs or number in mine:  # all that is there counts
-                        if number == TRIED * runs and number not in mine:
-                            raise UserError(
-                                f"claim {name} on {family}: of {number} tasks only {done} are such as it is about; ask "
-                                f"for fewer with --runs {done}, or start from a weaker policy."
-                            )
-                        if number not in mine:
-                            [task] = source.train(seed=SEED, first=number, n=1)
-                            seen = await claim.measure(agent, source, family, variant, task, (SEED, 0, number))
-                            mine[number] = {"number": number, "variant": variant, "measured": seen}
-                            out.mkdir(parents=True, exist_ok=True)
-                            with path.open("a", encoding="utf-8") as file:
-                                file.write(json.dumps(mine[number]) + "\n")
-                        if mine[number]["measured"] is not None:
-                            measured[variant].append(mine[number]["measured"])
-                            bar.advance(line)
-                        number += 1
-            found.append(claim.finding(family, measured))
+        with progress(console) as bar:
+            done = sum(min(runs, _done(rows)) for rows in measured.values())
+            line = bar.add_task(f"{name}, {family}", total=runs * len(measured), completed=done, unit="tasks")
+            for variant, rows in measured.items():
+                while _done(rows) < runs:
+                    number = len(rows)
+                    if number >= TRIED * runs:
+                        raise UserError(
+                            f"claim {name} on {family}: of {number} tasks only {_done(rows)} are such as it is about; "
+                            f"ask for fewer with --runs {_done(rows)}, or start from a weaker policy."
+                        )
+                    [task] = source.train(seed=SEED, first=number, n=1)
+                    key = (SEED, 0, number)
+                    rows[number] = await MEASURED[name].measure(agent, source, family, variant, task, key)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("a", encoding="utf-8") as file:
+                        row = {"number": number, "variant": variant, "measured": rows[number]}
+                        file.write(json.dumps(row) + "\n")
+                    bar.advance(line, rows[number] is not None)
     finally:
         await agent.session.close()
         await source.close()
-    return found
+
+
+def _found(rows: Mapping[int, Any]) -> list[Any]:
+    """What was measured on the tasks that a claim is about."""
+    return [row for row in rows.values() if row is not None]
+
+
+def _done(rows: Mapping[int, Any]) -> int:
+    return len(_found(rows))
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

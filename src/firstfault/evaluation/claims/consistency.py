@@ -10,6 +10,7 @@ from typing import Any
 
 from firstfault.agent.rollouts import Agent
 from firstfault.evaluation import failures
+from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.failures import Failure, search_again
 from firstfault.localize import Bisect, Filled, Posterior, Search
@@ -38,6 +39,7 @@ def agreement(answers: Sequence[int]) -> float:
 
 
 VARIANTS = ("",)
+policy = local_agent  # of the settings
 
 
 async def measure(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.methods import GRPO, RLOO, CoRPO, Method
 from firstfault.tasks import TaskSource
@@ -19,6 +20,7 @@ METHODS: dict[str, Method] = {  # with rewards of which a failure may get a part
 RUNS = 16  # of a group
 
 VARIANTS = ("",)
+policy = local_agent  # of the settings
 
 
 async def measure(

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.metrics import kendall_tau, pairwise_accuracy
 from firstfault.localize.search import act
@@ -29,8 +30,8 @@ METHODS = {  # the paper's three, and the others that branch
 CLAIMED = ("elpo", "elpo, random branching", "aepo")  # each better than the next
 BRANCHINGS = 4  # of a tree, at random: the truth costs more than the tree
 
-
 VARIANTS = tuple(METHODS)
+policy = local_agent  # of the settings
 
 
 async def measure(

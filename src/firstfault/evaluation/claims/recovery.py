@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.failures import COMPLETIONS, LOST, recoveries
 from firstfault.localize.search import act
@@ -16,8 +17,8 @@ from firstfault.tree import Node, Task, Tree
 PAPER = {"1st irrecoverable": "32.8 % (AIME25)", "3rd irrecoverable": "18.0 %", "random": "2.8 to 8.5 %"}
 TRIES = 16  # whole runs that must all fail; tries to find another action; completions behind it
 
-
 VARIANTS = ("",)
+policy = local_agent  # of the settings
 
 
 async def measure(
