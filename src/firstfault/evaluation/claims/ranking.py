@@ -25,7 +25,7 @@ METHODS = {  # the paper's three, and the others that branch
     "aepo": AEPO(),
     "arpo": ARPO(),
     "tree-grpo": TreeGRPO(),
-    "vineppo": VinePPO(rollouts=16),
+    "vineppo, 82 rollouts": VinePPO(),  # of 16 it makes one run of, and no siblings
 }
 CLAIMED = ("elpo", "elpo, random branching", "aepo")  # each better than the next
 BRANCHINGS = 4  # of a tree, at random: the truth costs more than the tree
