@@ -26,11 +26,15 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     paper: ClassVar[str]
-    needs_values: ClassVar[bool] = False  # a critic's values of all states, and that it learns `Node.value_target`
 
     rollouts: int = Field(16, ge=1, description="rollouts per task; every sampled completion counts")
     aggregation: Aggregation = Field("sequence", description="every run has the same say, or every token")
     reward: RewardName = Field("judge", description="the judge's, or one that is shaped (see docs/rewards.md)")
+
+    @property
+    def critic(self) -> float | None:
+        """Of a method that needs a critic's values of all states, the rate at which it learns `Node.value_target`."""
+        return None
 
     @property
     def needs_reference(self) -> bool:

@@ -31,11 +31,15 @@ class PPO(Clipped):
     """
 
     paper: ClassVar[str] = "PPO, arXiv 1707.06347"
-    needs_values: ClassVar[bool] = True
 
     gamma: float = Field(1.0, gt=0, le=1, description="γ: discount of a step")
     lambda_gae: float = Field(0.95, ge=0, le=1, description="λ: 1 is the return less the value, 0 the next value")
     value_weight: float = Field(0.1, ge=0, description="weight of the critic's loss")
+    critic_lr: float = Field(1e-3, gt=0, description="learning rate of the critic's head (AdamW)")
+
+    @property
+    def critic(self) -> float:
+        return self.critic_lr
 
     def advantages(self, leaf: Node) -> list[float]:
         """A_t of the steps of a run."""

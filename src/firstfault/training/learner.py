@@ -29,7 +29,7 @@ class Learner:
     """Trains `model` in place; its attention is replaced by ours.
 
     `temperature` is that of sampling, so that ratios compare like with like. `critic` adds a linear head that tells
-    the value of a state from the model's last hidden state, starts at 0 and learns at AdamW's rate.
+    the value of a state from the model's last hidden state, starts at 0 and learns by AdamW at this rate.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Learner:
         config: LearnerConfig,
         *,
         temperature: float = 1.0,
-        critic: bool = False,
+        critic: float | None = None,
     ):
         self.model = use_planned_attention(model)
         self.config = config
@@ -51,7 +51,7 @@ class Learner:
             self.critic = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
             torch.nn.init.zeros_(self.critic.weight)
             torch.nn.init.zeros_(self.critic.bias)
-            self.optimizers[-1].add_param_group({"params": list(self.critic.parameters())})
+            self.optimizers[-1].add_param_group({"params": list(self.critic.parameters()), "lr": critic})
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["initial_lr"] = group["lr"]
 

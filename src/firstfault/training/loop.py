@@ -111,7 +111,7 @@ class Trainer:
             config.optimizer,
             config.learner,
             temperature=config.agent.temperature,
-            critic=method.needs_values,
+            critic=method.critic,
         )
         if checkpoint:
             self.learner.load_state(load_state(start))
@@ -167,7 +167,7 @@ class Trainer:
         more = partial(self._more, due.start * self.method.rollouts)
         trees = await grow(self.method, self.agent, tasks, key, more, self._as_reference)
         explored = time.perf_counter()
-        if self.method.needs_values:
+        if self.learner.critic:
             self.learner.value(trees)
         self.method.shape(trees)
         self.method.credit(trees)

@@ -159,7 +159,7 @@ def credit(method: Method, trees: Sequence[Tree], process: PlantedProcess, refer
 
     A critic, where the method needs one, knows the mean reward of the runs that saw the same row in these trees.
     """
-    if method.needs_values:
+    if method.critic:
         rewards: dict[int, list[float]] = defaultdict(list)
         for node in (node for tree in trees for node in tree.nodes if node.children):
             rewards[node.observation_tokens[0]] += [leaf.reward for leaf in node.leaves]

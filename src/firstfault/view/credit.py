@@ -80,7 +80,7 @@ def credit_by(name: str, trees: Sequence[Tree], written: Mapping[str, Any]) -> C
     """The credit that a method gives to copies of the trees of a batch, which may be another method's."""
     method = named(name, written)
     copies = [Tree.from_json(tree.to_json()) for tree in trees]
-    if method.needs_values and any(node.value is None for tree in copies for node in tree.nodes if not node.is_leaf):
+    if method.critic and any(node.value is None for tree in copies for node in tree.nodes if not node.is_leaf):
         raise UserError(f"{name} needs a critic's values, which these trees don't have; choose another method.")
     try:
         method.shape(copies)
