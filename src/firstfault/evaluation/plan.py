@@ -34,7 +34,9 @@ class CompareConfig(Section):
     budget: str = Field(
         "rollouts=16", description="rollouts=N per task; or tokens=N or calls=N, generated or made per iteration"
     )
-    seeds: int = Field(5, ge=1, description="runs of each method on each family, of the same seeds for all")
+    seeds: int = Field(
+        5, ge=1, le=TUNE_SEEDS, description="runs of each method on each family, of the same seeds for all"
+    )
     lr_grid: list[float] = Field(
         [1.0], description="multiples of the learning rate to choose from, for each method, with commas between"
     )
@@ -221,10 +223,12 @@ class Plan:
             "tune_seeds": self.config.tune_seeds,
         }
         for label, family in self.families.items():
-            values = family.model_dump(mode="json", exclude={"run_dir", "seed", "method", "threads", "device"})
-            settings |= _flat(values, f"families.{label}.")
+            values = family.model_dump(mode="json", exclude={"run_dir", "seed", "method", "threads", "device", "tasks"})
+            tasks = {"name": family.tasks["name"], **build_tasks(family.tasks).model_dump(mode="json")}
+            settings |= _flat({**values, "tasks": tasks}, f"families.{label}.")
         for label, table in self.methods.items():
-            settings |= _flat(table, f"methods.{label}.")
+            options = {"name": table["name"], **build_method(table).model_dump(mode="json")}
+            settings |= _flat(options, f"methods.{label}.")
             file = Path(table["name"].rpartition(":")[0])
             if file.suffix == ".py":
                 settings[f"methods.{label}.file"] = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -239,9 +243,10 @@ def family_config(label: str, shared: Mapping[str, Any], table: Mapping[str, Any
 
 def read_families(path: Path | None, given: Sequence[str], shared: Mapping[str, Any]) -> dict[str, RunConfig]:
     """The families of a recipe of a comparison, or those of them that were given, with their settings."""
-    recipe = read_recipe(path) if path else {}
-    tables = _families(given, recipe.get("families", {}))
-    common = {key: value for key, value in recipe.items() if key not in ("compare", "families", "methods")}
+    recipe = _read(path)
+    wanted = given or between_commas(recipe.get("compare", {}).get("tasks", []))
+    tables = _families(wanted, recipe.get("families", {}))
+    common = {key: value for key, value in recipe.items() if key not in ("compare", "families", "methods", *OWN)}
     return {label: family_config(label, merge(common, shared), table) for label, table in tables.items()}
 
 
@@ -251,14 +256,24 @@ def read_plan(path: Path | None, flags: Mapping[str, Any], shared: Mapping[str, 
     A recipe is one of a training run, with [compare] for the settings of the comparison, [families.LABEL] for what
     differs by family, and [methods.LABEL] for methods.
     """
-    recipe = read_recipe(path) if path else {}
+    recipe = _read(path)
     where = f"{path} and flags" if path else "settings"
-    for name in ("compare", "families", "methods"):
-        if not isinstance(recipe.get(name, {}), Mapping):
-            raise UserError(f"{path}: {name} = {recipe[name]!r} is no table; write [{name}].")
     config = validated(CompareConfig, merge(recipe.get("compare", {}), flags), where)
     common = {key: value for key, value in recipe.items() if key not in ("compare", "families", "methods")}
     return Plan(config, merge(common, shared), recipe)
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    """The recipe, if any, whose tables are tables."""
+    recipe = read_recipe(path) if path else {}
+    for name in ("compare", "families", "methods"):
+        table = recipe.get(name, {})
+        if not isinstance(table, Mapping):
+            raise UserError(f"{path}: {name} = {table!r} is no table; write [{name}].")
+        for label, inner in table.items():
+            if name != "compare" and not isinstance(inner, Mapping):
+                raise UserError(f"{path}: {name}.{label} = {inner!r} is no table; write [{name}.{label}].")
+    return recipe
 
 
 def _methods(given: Sequence[str], tables: Mapping[str, Any], budget: Budget) -> dict[str, dict[str, Any]]:
@@ -275,6 +290,7 @@ def _methods(given: Sequence[str], tables: Mapping[str, Any], budget: Budget) ->
             if "rollouts" in table:
                 raise UserError(f"method {label}: rollouts are what the budget says for all; leave them out there.")
             table = {**table, "rollouts": budget.amount}
+        table = {"reward": "judge", **table}  # the same for all, whatever each was published with
         methods[label] = {"name": table["name"], **build_method(table).model_dump(mode="json", exclude_none=True)}
     return methods
 
