@@ -10,12 +10,12 @@ from rich.console import Console
 from firstfault.cli import main
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
+from firstfault.estimators import kendall_tau, pairwise_accuracy
 from firstfault.evaluation import failures
 from firstfault.evaluation.claims import consistency, praise, ranking, recovery, values
 from firstfault.evaluation.claims.command import ClaimsConfig, command
 from firstfault.evaluation.claims.finding import Figure, judged
 from firstfault.evaluation.failures import Failure, search_again
-from firstfault.evaluation.metrics import kendall_tau, pairwise_accuracy
 from firstfault.localize import Bisect, Posterior
 from firstfault.tree import Task, Term, Tree
 
@@ -71,6 +71,16 @@ def test_how_credit_orders_branches_by_hand():
     assert ranking.agreement(row, kendall_tau) == pytest.approx((2 / 6**0.5 - 1) / 2)
     same = {"task": "t", "credit": [[1.0, 2.0]], "worth": [[0.5, 0.5]]}
     assert ranking.agreement(same, pairwise_accuracy) is None
+    silent = {"task": "t", "credit": [[1.0, 1.0]], "worth": [[0.5, 0.0]]}
+    assert (ranking.agreement(silent, pairwise_accuracy), ranking.agreement(silent, ranking.tau)) == (0.5, 0.0)
+
+
+def test_rankings_are_paired_by_their_place_whatever_tasks_are_called():
+    right, wrong = {"credit": [[1.0, 0.0]], "worth": [[0.5, 0.0]]}, {"credit": [[0.0, 1.0]], "worth": [[0.5, 0.0]]}
+    measured = {name: [{"task": "", "branchings": 1, **right}] * 4 for name in ranking.METHODS}
+    measured["elpo, random branching"] = [{"task": "", "branchings": 1, **row} for row in (right, right, right, wrong)]
+    found = {figure.name: (figure.mean, figure.n) for figure in ranking.finding("f", measured).figures}
+    assert found["elpo"] == (1.0, 4) and found["elpo - elpo, random branching"] == (0.25, 4)
 
 
 def test_children_that_act_alike_are_one_branch():
@@ -122,23 +132,33 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     found = command(names, families, settings, console)
     assert [finding.claim for finding in found] == names
     rows = {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names}
-    methods = [json.loads(line)["variant"] for line in rows["ranking"].splitlines()]
+    seen = {name: [json.loads(line) for line in text.splitlines()][1:] for name, text in rows.items()}
+    methods = [row["variant"] for row in seen["ranking"]]
     assert set(methods) == set(ranking.METHODS) and len(methods) == 2 * len(ranking.METHODS)
-    kept = [json.loads(line)["measured"] for line in rows["consistency"].splitlines()]
+    kept = [row["measured"] for row in seen["consistency"]]
     assert all(len(after) == 4 for row in kept if row for after in row["recovered"])
-    groups = [json.loads(line)["measured"] for line in rows["praise"].splitlines()]
+    groups = [row["measured"] for row in seen["praise"]]
     assert all(row["praised"].keys() == praise.METHODS.keys() and not row["praised"]["corpo"] for row in groups if row)
-    for row in (json.loads(line)["measured"] for line in rows["values"].splitlines()):
+    for row in (row["measured"] for row in seen["values"]):
         assert len(row["critic"]) == len(row["monte carlo"]) == len(row["truth"])
     assert (tmp_path / "values-arithmetic" / "metrics.jsonl").read_text().count("value_error") == 1
     # a second command measures nothing; one for more goes on; a line that was cut short is measured again
     assert command(names, families, settings, console) == found
     assert {name: (tmp_path / f"{name}-arithmetic.jsonl").read_text() for name in names} == rows
     assert command(names, families, ClaimsConfig(runs=1, out=tmp_path), console) == found  # all that is there counts
-    (tmp_path / "consistency-arithmetic.jsonl").write_text(rows["consistency"][:-10])
-    command(["consistency"], families, settings, console)
-    assert (tmp_path / "consistency-arithmetic.jsonl").read_text() == rows["consistency"]
+    for cut in (10, 1):
+        (tmp_path / "consistency-arithmetic.jsonl").write_text(rows["consistency"][:-cut])
+        command(["consistency"], families, settings, console)
+        assert (tmp_path / "consistency-arithmetic.jsonl").read_text() == rows["consistency"]
     assert "### consistency, arithmetic" in (tmp_path / "claims.md").read_text()
+    # other settings are not mixed with these; what a policy is trained with matters where one is trained
+    longer = {"arithmetic": families["arithmetic"].model_copy(update={"steps": 2})}
+    command(["consistency"], longer, settings, console)
+    with pytest.raises(UserError, match=r"values-arithmetic.jsonl was measured with steps = 1, not 2; give another"):
+        command(["values"], longer, settings, console)
+    other = {"arithmetic": families["arithmetic"].model_copy(update={"model": "another"})}
+    with pytest.raises(UserError, match=r"was measured with model = .*, not \"another\"; give"):
+        command(["consistency"], other, settings, console)
 
 
 def test_from_the_command_line(tiny_policy, tmp_path, monkeypatch, capsys):

@@ -197,7 +197,9 @@ def test_a_killed_run_goes_on_to_the_same_end(compare, results, tmp_path, monkey
 def test_other_settings_are_refused(compare, own, capsys):
     small = [*SMALL, "--seeds", "1"]
     mine = f"grpo,mine={own}:Idle"
-    assert compare(mine, *small) == 0
+    assert compare(f"{mine},dapo", *small) == 0
+    assert compare(f"{mine},dapo=dapo:group=2", *small) == 2  # what was not set is as good as anything else
+    assert "methods.dapo.group = None, not 2" in capsys.readouterr().err
     assert compare(f"{mine},rloo", *small, "--seeds", "2") == 0  # more of it is welcome
     for more, said in [
         (["--batch", "2"], "families.parity.batch = 4, not 2"),

@@ -49,7 +49,7 @@ def test_families_weigh_the_same_and_one_seed_has_no_interval():
     both = Compared(["f", "g"], runs)
     found = both.difference("a", "b", final)
     assert (found.mean, found.low, found.high, found.n) == (0.5, None, None, 1)
-    assert str(found) == "0.500, of one seed" and both.methods == ["a", "b"] and both.family == "all families"
+    assert str(found) == "0.500, of one" and both.methods == ["a", "b"] and both.family == "all families"
     assert READ["vppo"].lacks(both) == "the methods vppo, grpo"
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from firstfault.errors import UserError
-from firstfault.evaluation.records import Record, RecordsFile, ballot, record
+from firstfault.evaluation.records import Record, RecordsFile, record
 from firstfault.tasks.base import same_answer
+from firstfault.tasks.votes import ballot
 from firstfault.tree import Call, Task, Tree
 
 SETTINGS = {"model": "m", "samples": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
@@ -18,11 +18,11 @@ from firstfault.errors import UserError
 from firstfault.locate.act import act
 from firstfault.locate.endpoint import ServerFailed
 from firstfault.locate.writer import Message, Refused, Writer, plain
-from firstfault.policy import load_policy
+from firstfault.policy import load_policy, version
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import ReplayError, Session, Tool
 from firstfault.tools.base import describe
-from firstfault.training.build import build_agent, build_session, uses_cpu
+from firstfault.training.build import build_agent, build_session, complete_tasks, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Node, Task, Tree
 
@@ -65,6 +65,16 @@ def local_agent(config: RunConfig, source: TaskSource, tools: Sequence[Tool], co
     model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
     engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
     return build_agent(config.agent, engine, tokenizer, source, tools)
+
+
+def local_settings(config: RunConfig, source: TaskSource) -> dict[str, Any]:
+    """The settings that the runs of a local agent follow from."""
+    return {
+        "model": version(config.model),
+        "tasks": complete_tasks(config.tasks, source),
+        **config.model_dump(mode="json", include={"functions", "mcp", "search", "agent"}),
+        **({"cold_start": config.cold_start.model_dump(mode="json")} if config.model == "tiny" else {}),
+    }
 
 
 class LocalAgent:

@@ -165,6 +165,7 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
         "evaluations": [{**record, "spent": asdict(Spend.of(_until(rows, record)))} for record in evaluations],
         "iterations": rows,
         "firstfault": __version__,
+        "keeps_trees": trees,
         "config": config.model_dump(mode="json", exclude={"run_dir"}),  # which differs by machine
     }
     with saving(cell.folder):

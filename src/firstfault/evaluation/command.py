@@ -15,17 +15,16 @@ from rich.console import Console
 from firstfault.agent.rollouts import side_by_side
 from firstfault.config import RunConfig, Section
 from firstfault.errors import UserError
-from firstfault.evaluation.agents import Evaluated, LocalAgent, RemoteAgent, Unfinished
+from firstfault.evaluation.agents import Evaluated, LocalAgent, RemoteAgent, Unfinished, local_settings
 from firstfault.evaluation.records import RecordsFile, record
 from firstfault.evaluation.show import tables
 from firstfault.evaluation.summary import Summary, summarize
 from firstfault.locate.endpoint import Endpoint
 from firstfault.locate.writer import in_words
-from firstfault.policy import version
 from firstfault.progress import progress
 from firstfault.tasks import JsonlTasks, TaskSource
 from firstfault.tools import Tool
-from firstfault.training.build import build_tasks, complete_tasks, run_tools
+from firstfault.training.build import build_tasks, run_tools
 from firstfault.training.validate import family, held_out
 from firstfault.tree import Task
 
@@ -99,17 +98,17 @@ def _check_endpoint(config: RunConfig) -> None:
 def _settings(config: RunConfig, options: EvalConfig, source: TaskSource, tasks: list[Task]) -> dict[str, Any]:
     """All that records follow from. The address of an endpoint may change, as may what makes things faster."""
     told = json.dumps([asdict(task) for task in tasks], sort_keys=True, default=str)
-    taught = not options.endpoint and config.model == "tiny"
+    settings = local_settings(config, source)
+    if options.endpoint:
+        settings |= {"model": config.model}
+        settings.pop("cold_start", None)
     return {
-        "model": config.model if options.endpoint else version(config.model),
+        **settings,
         "engine": "endpoint" if options.endpoint else "transformers",
-        "tasks": complete_tasks(config.tasks, source),
         "problems": len(tasks),
         "questions": hashlib.sha256(told.encode(errors="replace")).hexdigest()[:16],
         "samples": config.evaluation.last_samples,
         "seed": config.seed,
-        **config.model_dump(mode="json", include={"functions", "mcp", "search", "agent"}),
-        **({"cold_start": config.cold_start.model_dump(mode="json")} if taught else {}),
     }
 
 

@@ -55,7 +55,7 @@ class Comparison:
     def chosen(self) -> dict[tuple[str, str], float]:
         """The multiple of the learning rate for each family and method: the best on the validation split.
 
-        The smaller one of equals; trials that failed are left out.
+        The smaller one of equals. A multiple of which a trial failed is not chosen: what is left is what went well.
         """
         plan = self.plan
         if len(plan.config.lr_grid) == 1:
@@ -64,9 +64,11 @@ class Comparison:
         for kept in self.trials():
             by_multiple = found.setdefault((kept["family"], kept["method"]), {})
             by_multiple.setdefault(kept["multiple"], []).append(kept["evaluations"][-1]["sampled"])
-        return {
-            key: max(sorted(scores), key=lambda multiple: np.mean(scores[multiple])) for key, scores in found.items()
+        able = {
+            key: {multiple: np.mean(of) for multiple, of in scores.items() if len(of) == plan.config.tune_seeds}
+            for key, scores in found.items()
         }
+        return {key: max(sorted(means), key=means.__getitem__) for key, means in able.items() if means}
 
     def trials(self) -> list[dict[str, Any]]:
         return [kept for cell in self.plan.tuning() if (kept := result(cell))]
@@ -78,7 +80,11 @@ class Comparison:
             UserError: if no run has finished.
         """
         plan = self.plan
-        finished = [kept for cell in plan.compared(self.chosen()) if (kept := result(cell))]
+        cells = plan.compared(self.chosen())
+        finished = [kept for cell in cells if (kept := result(cell))]
+        failed = {
+            (cell.family, cell.method) for cell in cells if {str(cell), _cold_start(cell.family)} & self.failures.keys()
+        }
         if not finished:
             first = next(iter(self.failures.items()), None)
             raise UserError(
@@ -96,13 +102,14 @@ class Comparison:
             ],
             "trials": [_trial(kept) for kept in self.trials()],
             "failures": self.failures,
-            **findings(finished, list(plan.families), list(plan.methods)),
+            "rewards": {label: table["reward"] for label, table in plan.methods.items()},
+            **findings(finished, list(plan.families), list(plan.methods), failed),
             "settings": plan.settings(),
         }
 
     def _cells(self, title: str, cells: Sequence[Cell]) -> None:
         for cell in cells:
-            if not self.plan.config.keep_trees and result(cell) is not None:
+            if (kept := result(cell)) and not kept.get("keeps_trees"):
                 tidy(cell)  # an earlier command may have been stopped in between
         cells = [cell for cell in cells if _cold_start(cell.family) not in self.failures]
         waiting = [(str(cell), partial(self._train, cell)) for cell in cells if result(cell) is None]

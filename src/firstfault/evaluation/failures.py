@@ -15,7 +15,7 @@ from firstfault.localize.search import agreement
 from firstfault.tasks import TaskSource
 from firstfault.tree import Node, Task, Tree, Verdict
 
-DIGITS = string.digits + string.ascii_lowercase  # a number of steps as one character
+DIGITS = string.digits + string.ascii_letters + "".join(map(chr, range(192, 1024)))  # of steps, as one character
 COMPLETIONS = 64  # after each step, to know which are irrecoverable
 LOST = 0.02  # a prefix is lost where no more than this share of its completions succeeds
 

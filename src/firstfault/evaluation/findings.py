@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,16 @@ MEASURES = {"final": "final success"} | {axis: f"mean success along {name}" for 
 ALL = "all families"
 
 
-def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequence[str]) -> dict[str, Any]:
+def findings(
+    finished: Sequence[Kept],
+    families: Sequence[str],
+    methods: Sequence[str],
+    failed: Collection[tuple[str, str]] = (),
+) -> dict[str, Any]:
     """All that `results.json` says of finished runs.
 
-    A method that overspent in any run of a family is refused there: it has no part in levels and differences.
+    A method that overspent in any run of a family is refused there: it has no part in levels and differences. One that
+    `failed` in any, by family and method, is told apart from nobody: its other runs are those that went well.
     """
     refused = {(kept["family"], kept["method"]) for kept in finished if kept["overspent"]}
     runs = {
@@ -36,8 +42,7 @@ def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequenc
         if (kept["family"], kept["method"]) not in refused
     }
     measures = MEASURES | {name: name.capitalize() for name in at_k(runs)}
-    scores = {measure: _scores(runs, measure, families) for measure in measures}
-    differences = [d for measure in measures for d in _differences(scores[measure], measure, families, methods)]
+    differences = [d for measure in measures for d in _differences(runs, measure, families, methods, failed)]
     for difference in differences:
         difference["words"] = in_words(difference, measures[difference["measure"]])
     return {
@@ -46,7 +51,7 @@ def findings(finished: Sequence[Kept], families: Sequence[str], methods: Sequenc
         "refused": [{"family": family, "method": method} for family, method in sorted(refused)],
         "unlike_starts": _unlike_starts(runs),
         "limits": {family: _limits(runs, family) for family in families},
-        "levels": _levels(runs, scores, families, methods),
+        "levels": _levels(runs, measures, families, methods),
         "curves": _curves(runs, families, methods),
         "learnt": _learnt(runs, families, methods),
         "differences": differences,
@@ -79,9 +84,13 @@ def along(kept: Kept, axis: str, limit: float) -> np.ndarray:
 
 
 def _limits(runs: Runs, family: str) -> dict[str, float]:
-    """How far curves are compared: to where the run that spent least came."""
+    """How far along each axis levels go: to where the run that spent least came."""
     own = [kept for (of, _, _), kept in runs.items() if of == family]
-    return {axis: min(spent(kept, axis)[-1] for kept in own) for axis in AXES} if own else {}
+    return {axis: _limit(own, axis) for axis in AXES} if own else {}
+
+
+def _limit(runs: Sequence[Kept], axis: str) -> float:
+    return min(spent(kept, axis)[-1] for kept in runs)
 
 
 def at_k(runs: Runs) -> list[str]:
@@ -90,44 +99,51 @@ def at_k(runs: Runs) -> list[str]:
     return [name for name in (last[0] if last else []) if "@" in name and all(name in outcomes for outcomes in last)]
 
 
-def _scores(runs: Runs, measure: str, families: Sequence[str]) -> dict[tuple[str, str, int], np.ndarray]:
-    """A number for each problem and run: success at the end, or its mean along the way."""
-    limits = {family: _limits(runs, family) for family in families}
-    scores = {}
-    for key, kept in runs.items():
-        if measure not in AXES:
-            name = "sampled" if measure == "final" else measure
-            scores[key] = np.array(kept["evaluations"][-1]["outcomes"][name])
-        elif limits[key[0]][measure] > 0:
-            scores[key] = along(kept, measure, limits[key[0]][measure])
-    return scores
+def _score(kept: Kept, measure: str, limit: float) -> np.ndarray:
+    """Success at the end, or its mean along an axis until `limit` of it is spent, for each problem."""
+    if measure in AXES:
+        return along(kept, measure, limit)
+    return np.array(kept["evaluations"][-1]["outcomes"]["sampled" if measure == "final" else measure])
 
 
 def _differences(
-    scores: Mapping[tuple[str, str, int], np.ndarray], measure: str, families: Sequence[str], methods: Sequence[str]
+    runs: Runs,
+    measure: str,
+    families: Sequence[str],
+    methods: Sequence[str],
+    failed: Collection[tuple[str, str]],
 ) -> list[dict[str, Any]]:
-    """Every pair of methods on every family and over all, by one measure, corrected for each other."""
+    """Every pair of methods on every family and over all, by one measure, corrected for each other.
+
+    Along an axis, a pair is compared up to where the run that spent least of the two methods' came.
+    """
     found = []
     for group in [*([family] for family in families), *([list(families)] if len(families) > 1 else [])]:
-        for first, second in itertools.combinations(methods, 2):
-            seeds = sorted({seed for _, _, seed in scores})
-            seeds = [s for s in seeds if all((f, m, s) in scores for f in group for m in (first, second))]
-            if not seeds:
+        for pair in itertools.combinations(methods, 2):
+            seeds = sorted({seed for _, _, seed in runs})
+            seeds = [s for s in seeds if all((f, m, s) in runs for f in group for m in pair)]
+            limits = [_limit([runs[f, m, s] for m in pair for s in seeds], measure) for f in group
+                      if measure in AXES and seeds]  # fmt: skip
+            if not seeds or 0 in limits:
                 continue
-            parts = [np.array([scores[f, first, s] - scores[f, second, s] for s in seeds]) for f in group]
+            parts = []
+            for f, limit in itertools.zip_longest(group, limits):
+                first, second = ([_score(runs[f, m, s], measure, limit) for s in seeds] for m in pair)
+                parts.append(np.array(first) - np.array(second))
             by_seed = np.mean([part.mean(axis=1) for part in parts], axis=0)
             mean, low, high = mean_t(by_seed)
             bootstrap_low, bootstrap_high = bootstrap(parts)
             found.append({
-                "measure": measure, "family": group[0] if len(group) == 1 else ALL, "first": first, "second": second,
-                "seeds": len(seeds), "mean": mean, "low": _finite(low), "high": _finite(high),
+                "measure": measure, "family": group[0] if len(group) == 1 else ALL, "first": pair[0],
+                "second": pair[1], "seeds": len(seeds), "mean": mean, "low": _finite(low), "high": _finite(high),
                 "bootstrap_low": bootstrap_low, "bootstrap_high": bootstrap_high,
                 "p": p_value(by_seed), "seeds_needed": seeds_needed(by_seed), "by_seed": by_seed.tolist(),
+                "failed": [m for m in pair if any((f, m) in failed for f in group)],
             })  # fmt: skip
     for difference, corrected in zip(found, holm([d["p"] for d in found]), strict=True):
         difference["p_holm"], difference["comparisons"] = corrected, len(found)
         across_problems = not difference["bootstrap_low"] <= 0 <= difference["bootstrap_high"]
-        difference["told_apart"] = corrected < LEVEL and across_problems
+        difference["told_apart"] = corrected < LEVEL and across_problems and not difference["failed"]
     return found
 
 
@@ -136,6 +152,11 @@ def in_words(d: Mapping[str, Any], measure: str) -> str:
     ahead, behind = (d["first"], d["second"]) if d["mean"] >= 0 else (d["second"], d["first"])
     what = "" if d["measure"] == "final" else f" by {measure}"
     on = f"on {d['family']}" if d["family"] != ALL else "over all families"
+    if d["failed"]:
+        return (
+            f"{d['first']} and {d['second']} are not compared {on}{what}: runs of {' and '.join(d['failed'])} failed, "
+            "and those that are left are the ones that went well."
+        )
     if d["seeds"] < 2:
         return f"One seed can't tell {ahead} from {behind} {on}{what}: it does not show how runs differ by luck."
     low, high = (d["low"], d["high"]) if d["mean"] >= 0 else (-d["high"], -d["low"])
@@ -149,10 +170,8 @@ def in_words(d: Mapping[str, Any], measure: str) -> str:
     if d["p_holm"] < LEVEL:
         return f"{seen}: the seeds agree, but it hangs on few problems, and others could turn it."
     if d["p"] < LEVEL:
-        return (
-            f"{seen}: p = {d['p']:.2g} would do if they were compared alone, but not among {d['comparisons']} "
-            f"comparisons (p = {d['p_holm']:.2g})."
-        )
+        alone = f"{seen}: p = {d['p']:.2g} is not enough among {d['comparisons']} comparisons (p = {d['p_holm']:.2g})"
+        return f"{alone}{', and it hangs on few problems' if d['bootstrap_low'] <= 0 <= d['bootstrap_high'] else ''}."
     if d["seeds_needed"] is None:
         return f"{seen}: more seeds than anyone runs would be needed."
     return f"{seen}: about {d['seeds_needed']:,} seeds would be needed."
@@ -174,9 +193,8 @@ def _conclusions(differences: Sequence[Mapping[str, Any]], families: Sequence[st
 
 
 def _levels(
-    runs: Runs, scores: Mapping[str, Mapping[tuple[str, str, int], np.ndarray]], families: Sequence[str],
-    methods: Sequence[str],
-) -> list[dict[str, Any]]:  # fmt: skip
+    runs: Runs, measures: Iterable[str], families: Sequence[str], methods: Sequence[str]
+) -> list[dict[str, Any]]:
     """Means over seeds with their intervals, of each method on each family."""
     levels = []
     for family, method in itertools.product(families, methods):
@@ -187,9 +205,10 @@ def _levels(
             "before": [kept["evaluations"][0]["sampled"] for kept in own],
             "greedy": [kept["evaluations"][-1]["greedy"] for kept in own],
         }
-        for measure in scores:
-            found = [float(v.mean()) for (f, m, _), v in scores[measure].items() if (f, m) == (family, method)]
-            values |= {measure: found} if found else {}
+        limits = _limits(runs, family)
+        for measure in measures:
+            limit = limits.get(measure, 1.0)
+            values |= {measure: [float(_score(kept, measure, limit).mean()) for kept in own]} if limit else {}
         levels.append({
             "family": family, "method": method, "seeds": len(own),
             **{name: _interval(values_of) for name, values_of in values.items()},

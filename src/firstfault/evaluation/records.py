@@ -11,7 +11,7 @@ from typing import Any
 
 from firstfault.cache import write_whole
 from firstfault.errors import UserError
-from firstfault.tasks.base import last_boxed, same_answer
+from firstfault.tasks.votes import vote
 from firstfault.tree import Node
 
 
@@ -47,31 +47,6 @@ def record(leaf: Node, tokens: int | None, **of_the_task: Any) -> Record:
         steps=leaf.depth, calls=len(calls), failed_calls=sum(call.failed is not None for call in calls),
         tokens=tokens, **of_the_task,
     )  # fmt: skip
-
-
-def vote(answer: str | None) -> str | None:
-    r"""What a run votes for: the content of its last \boxed{}, else all that it answered; None if there is nothing.
-
-    >>> vote(r"So it is \boxed{42}."), vote(" Paris. "), vote(" "), vote(None)
-    ('42', 'Paris.', None, None)
-    """
-    if answer is None:
-        return None
-    boxed = last_boxed(answer)
-    return (answer if boxed is None else boxed).strip() or None
-
-
-def ballot(answers: Sequence[str | None]) -> list[str | None]:
-    """The answers, each in the words of the first that is the same by `tasks.base.same_answer`.
-
-    >>> ballot(["1,200", "1200.0", None, "Paris", "paris."])
-    ['1,200', '1,200', None, 'Paris', 'Paris']
-    """
-    firsts: dict[str, str] = {}
-    for answer in answers:
-        if answer is not None and answer not in firsts:
-            firsts[answer] = next((known for known in firsts.values() if same_answer(answer, known)), answer)
-    return [None if answer is None else firsts[answer] for answer in answers]
 
 
 class RecordsFile:

@@ -23,7 +23,7 @@ def student(name: str = "t"):
     try:
         from scipy import stats
     except ImportError:
-        raise UserError("a comparison needs scipy; pip install 'firstfault[compare]'.") from None
+        raise UserError("comparisons and claims need scipy; pip install 'firstfault[compare]'.") from None
     return getattr(stats, name)
 
 
@@ -97,7 +97,8 @@ def power(seeds: int, mean: float, sd: float) -> float:
     """
     bound, shift = student().ppf(1 - LEVEL / 2, seeds - 1), abs(mean) / sd * math.sqrt(seeds)
     noncentral = student("nct")
-    return float(noncentral.sf(bound, seeds - 1, shift) + noncentral.cdf(-bound, seeds - 1, shift))
+    chance = float(noncentral.sf(bound, seeds - 1, shift) + noncentral.cdf(-bound, seeds - 1, shift))
+    return 1.0 if math.isnan(chance) else chance  # scipy's is NaN where the shift is far out
 
 
 def seeds_needed(differences: Sequence[float]) -> int | None:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstfault.evaluation.metrics import major_at_k, pass_at_k
-from firstfault.evaluation.records import Record, ballot
+from firstfault.estimators import major_at_k, pass_at_k
+from firstfault.evaluation.records import Record
 from firstfault.intervals import mean_interval, ratio_interval
+from firstfault.tasks.votes import ballot
 
 FIGURES = {
     "success": "share of the sampled runs that succeed; Pass@1 and Major@1 are the same",

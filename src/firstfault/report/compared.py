@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from firstfault import __version__
@@ -75,13 +76,13 @@ def write_comparison(results: Results, out: Path) -> Path:
 
 def summary(results: Results) -> RichTable:
     """Levels and conclusions, for the terminal."""
-    table = RichTable("family", "method", title=results["title"], caption_justify="left")
+    table = RichTable("family", "method", title=escape(results["title"]), caption_justify="left")
     for column in ("seeds", "before", "after", "on the way"):
         table.add_column(column, justify="right")
     for level in results["levels"]:
         values = [_with_interval(level[name]) for name in ("before", "final", "iterations")]
-        table.add_row(level["family"], level["method"], str(level["seeds"]), *values)
-    table.caption = "\n".join(results["conclusions"])
+        table.add_row(escape(level["family"]), escape(level["method"]), str(level["seeds"]), *map(escape, values))
+    table.caption = escape("\n".join(results["conclusions"]))
     return table
 
 
@@ -92,9 +93,13 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     return [
         ("budget", results["budget"]),
         ("seeds", str(results["seeds"])),
-        ("learning rates", tuned if len(rates) > 1 else "the recipe's for all, not tuned"),
+        ("learning rates", tuned if len(rates) > 1 else f"{_of_recipe(rates[0])} for all, not tuned"),
         ("finished", f"{len(results['runs'])} runs, {duration(spent)} of training"),
     ]
+
+
+def _of_recipe(multiple: float) -> str:
+    return "the recipe's" if multiple == 1 else f"{multiple:g} times the recipe's"
 
 
 def _warnings(results: Results) -> list[str]:
@@ -115,8 +120,19 @@ def _warnings(results: Results) -> list[str]:
         )
     if len(results["lr_grid"]) == 1:
         said.append(
-            "Learning rates were not tuned: all methods have the recipe's, which may suit some better than others "
-            "(--lr-grid tunes it for each, with the same trials)."
+            f"Learning rates were not tuned: all methods have {_of_recipe(results['lr_grid'][0])}, which may suit some "
+            "better than others (--lr-grid tunes it for each, with the same trials)."
+        )
+    for (family, method), own in _by_method(results).items():
+        share = sum(run["budget_share"] for run in own) / len(own)
+        if share < 0.9:
+            said.append(f"{method} on {family} took {share:.0%} of the budget only.")
+    rewards = {method: reward for method, reward in results["rewards"].items() if reward != "judge"}
+    if rewards:
+        said.append(
+            "Not all methods had the same reward: "
+            + ", ".join(f"{method} had {reward}" for method, reward in rewards.items())
+            + ", and all others the judge's."
         )
     return said
 
@@ -163,7 +179,8 @@ def _levels(results: Results) -> Table:
     remark = (
         "Success on held-out tasks, sampled if not said otherwise, with Student's 95 % interval over seeds; along the "
         "way: its mean (area under the curve), up to where the run that spent least on the family ended. Intervals of "
-        "two methods that overlap say nothing of their difference: see below."
+        "two methods that overlap say nothing of their difference: see below, where a pair is compared along the way "
+        "up to where that run of the two methods ended that spent least."
     )
     return _of_levels("Success", remark, results, names)
 
@@ -175,6 +192,14 @@ def _at_k(results: Results) -> Table:
         "with Student's 95 % interval over seeds."
     )
     return _of_levels("Pass@K and Major@K", remark, results, names)
+
+
+def _by_method(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """The runs of each family and method."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in results["runs"]:
+        found.setdefault((run["family"], run["method"]), []).append(run)
+    return found
 
 
 def _of_levels(title: str, remark: str, results: Results, names: Mapping[str, str]) -> Table:
@@ -209,8 +234,7 @@ def _differences(results: Results, measure: str) -> Table:
 
 def _spend(results: Results) -> Table:
     rows = []
-    for family, method in dict.fromkeys((run["family"], run["method"]) for run in results["runs"]):
-        own = [run for run in results["runs"] if (run["family"], run["method"]) == (family, method)]
+    for (family, method), own in _by_method(results).items():
         means = {name: sum(run["spend"][name] for run in own) / len(own) for name in own[0]["spend"]}
         means["share"] = sum(run["budget_share"] for run in own) / len(own)
         rows.append([

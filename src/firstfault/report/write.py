@@ -11,12 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from firstfault import __version__
-from firstfault.errors import UserError
+from firstfault.cache import write_whole
 from firstfault.report.curves import Line, Point, chart
 from firstfault.report.folder import Run, read_run
 from firstfault.report.layout import is_probe
 from firstfault.report.picture import tree_svg
 from firstfault.report.text import clean, duration, middle_out, number
+from firstfault.training.checkpoint import saving
 from firstfault.tree import Node, Tree
 
 # The charts that everyone looks at first. A run may lack any of them.
@@ -41,12 +42,8 @@ def write_report(run_dir: Path, metrics_help: Mapping[str, str] | None = None) -
     run = read_run(Path(run_dir))
     page = environment().get_template("report.html").render(_context(run, dict(metrics_help or {})))
     path = run.path / "report.html"
-    partial = path.with_suffix(".part")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error}): make room for it, or make its folder writable.") from error
+    with saving(path):
+        write_whole(path, page)
     return path
 
 

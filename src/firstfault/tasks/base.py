@@ -54,10 +54,10 @@ class TaskSource(BaseModel):
     def first_wrong_step(self, task: Task, leaf: Node) -> int | None:
         """The first step, from 1, of the run that ended at `leaf` that departs from what is known to be right.
 
-        None if all are right; then the run is a success. A success may have a wrong step that a later one repaired.
-        Sources need not know it.
+        None if all are right, in which case the run is a success, or if nobody knows. A success may have a wrong step
+        that a later one repaired.
         """
-        raise NotImplementedError
+        return None
 
     def difficulty(self, task: Task) -> str | None:
         """How hard a task is, as text; None if nobody knows. By default what its `info` has as difficulty or level."""

@@ -35,7 +35,8 @@ def saving(path: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
-            f"{path} can't be written ({reason}); what was saved before is whole. Make room, then go on with --resume."
+            f"{path} can't be written ({reason}); what was saved before is whole. Make room, or give another folder, "
+            "then give the command again (firstfault train: with --resume)."
         ) from error
 
 

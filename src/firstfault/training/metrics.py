@@ -12,7 +12,8 @@ METRICS = {
     "iteration": "number of the batch of tasks: explored, credited, learnt from",
     "success": "share of the rollouts that succeeded; with an adaptive method not a learning curve, since hard tasks "
     "get other rollouts than easy ones",
-    "success_whole": "the same over whole rollouts, those that started at the prompt",
+    "success_whole": "the same over whole rollouts, those that started at the prompt; a method that draws more of them "
+    "where some fail has other ones than one that does not",
     "reward": "mean reward of the rollouts",
     "zero_gradient_groups": "share of the trees in which no step has an advantage: they teach nothing",
     "entropy": "mean entropy (nats) of the policy at the tokens it is trained on",

@@ -11,10 +11,10 @@ import numpy as np
 
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.config import EvaluationConfig
-from firstfault.evaluation.metrics import major_at_k, pass_at_k
-from firstfault.evaluation.records import ballot, vote
+from firstfault.estimators import major_at_k, pass_at_k
 from firstfault.intervals import mean_interval
 from firstfault.tasks import TaskSource
+from firstfault.tasks.votes import ballot, vote
 from firstfault.tree import Task, Tree
 
 Progress = Callable[[int], None]
@@ -50,12 +50,15 @@ async def validate(
         *(run(greedy, task, i + len(tasks), 1) for i, task in enumerate(tasks)),
     )
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
-    outcomes = {"sampled": [_success(tree) for tree in sampled], "greedy": [_success(tree) for tree in likeliest]}
+    outcomes = {
+        "sampled": [_successes(tree) / samples for tree in sampled],
+        "greedy": [float(_successes(tree)) for tree in likeliest],
+    }
     families = {part: {name: float(np.mean([s for s, task in zip(success, tasks, strict=True) if family(task) == part]))
                        for name, success in outcomes.items()}
                 for part in dict.fromkeys(map(family, tasks)) if part}  # fmt: skip
-    for k in ks:  # a run that was discarded has failed, without an answer
-        outcomes[f"pass@{k}"] = [pass_at_k(samples, sum(leaf.success for leaf in tree.leaves), k) for tree in sampled]
+    for k in ks:
+        outcomes[f"pass@{k}"] = [pass_at_k(samples, _successes(tree), k) for tree in sampled]
     ballots = [_ballot(tree, samples) for tree in sampled if ks]
     for k in ks:
         outcomes[f"major@{k}"] = [major_at_k(answers, verdicts, k) for answers, verdicts in ballots]
@@ -71,8 +74,9 @@ async def validate(
     return record
 
 
-def _success(tree: Tree) -> float:
-    return float(np.mean([leaf.success for leaf in tree.leaves]))
+def _successes(tree: Tree) -> int:
+    """A run that was discarded has failed, without an answer."""
+    return sum(bool(leaf.success) for leaf in tree.leaves)
 
 
 def _ballot(tree: Tree, samples: int) -> tuple[list[str | None], list[bool]]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -17,12 +18,14 @@ from firstfault.agent.rollouts import Agent
 from firstfault.cache import write_whole
 from firstfault.config import RunConfig, Section, between_commas
 from firstfault.errors import UserError
+from firstfault.evaluation.agents import local_agent, local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
 from firstfault.evaluation.claims.finding import Finding
 from firstfault.progress import progress
 from firstfault.tasks import TaskSource
 from firstfault.training.build import build_tasks, run_tools
+from firstfault.training.checkpoint import saving
 
 SEED = 10_007  # of tasks, apart from those of training
 TRIED = 50  # tasks for each that is wanted, at most: some claims are of tasks that always fail
@@ -68,11 +71,11 @@ def command(
         findings.extend(more)
         for finding in more:
             console.print(table(finding))
-        settings.out.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            settings.out / "claims.json", json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
-        )
-        write_whole(settings.out / "claims.md", "\n".join(line for finding in findings for line in markdown(finding)))
+        with saving(settings.out):
+            told = json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
+            write_whole(settings.out / "claims.json", told)
+            lines = [line for finding in findings for line in markdown(finding)]
+            write_whole(settings.out / "claims.md", "\n".join(lines))
 
     for family, config in families.items() if measured else ():
         for name in measured:
@@ -129,12 +132,12 @@ def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, co
     """Measure what is missing of a claim, and judge it."""
     claim = MEASURED[name]
     path = settings.out / f"{name}-{family}.jsonl"
+    source = build_tasks(config.tasks)
     measured: dict[str, dict[int, Any]] = {variant: {} for variant in claim.VARIANTS}  # by number of the task
-    for row in _read(path):
+    for row in _kept(path, _settings(claim, config, source)):
         if row["variant"] in measured:
             measured[row["variant"]][row["number"]] = row["measured"]
     if any(_done(rows) < settings.runs for rows in measured.values()):
-        source = build_tasks(config.tasks)
         config = config.model_copy(update={"run_dir": settings.out / f"{name}-{family}"})
         agent = claim.policy(config, source, run_tools(config, source), console)
         asyncio.run(_measure(name, family, agent, source, measured, settings.runs, path, console))
@@ -167,8 +170,7 @@ async def _measure(
                     [task] = source.train(seed=SEED, first=number, n=1)
                     key = (SEED, 0, number)
                     rows[number] = await MEASURED[name].measure(agent, source, family, variant, task, key)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("a", encoding="utf-8") as file:
+                    with saving(path), path.open("a", encoding="utf-8") as file:
                         row = {"number": number, "variant": variant, "measured": rows[number]}
                         file.write(json.dumps(row) + "\n")
                     bar.advance(line, rows[number] is not None)
@@ -186,18 +188,45 @@ def _done(rows: Mapping[int, Any]) -> int:
     return len(_found(rows))
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; a last one that was cut short is left out, and measured again."""
+def _settings(claim: ModuleType, config: RunConfig, source: TaskSource) -> dict[str, Any]:
+    """What the rows of a file follow from, its first line."""
+    settings = local_settings(config, source)
+    if claim.policy is not local_agent:  # it trains one
+        names = {"seed", "steps", "batch", "budget", "learner", "optimizer"}
+        settings |= config.model_dump(mode="json", include=names)
+    return settings
+
+
+def _kept(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a file, which is made if it is not there; a last one that was cut short is left out.
+
+    Raises:
+        UserError: if they follow from other settings, or the file can't be read or written.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{path} can't be read ({error}); move it away, or give another folder with --out.") from error
+    lines = text.splitlines() or [json.dumps({"settings": settings})]
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
             if number < len(lines):
                 raise UserError(f"{path}, line {number} is not JSON; mend it or take it out.") from error
-            write_whole(path, "".join(f"{json.dumps(row)}\n" for row in rows))
-    return rows
+    first = rows[0].get("settings", {}) if rows else {}
+    for key, value in json.loads(json.dumps(settings)).items():
+        if first.get(key) != value:
+            raise UserError(
+                f"{path} was measured with {key} = {json.dumps(first.get(key))}, not {json.dumps(value)}; give another "
+                "folder with --out, or the settings that it was started with."
+            )
+    whole = "".join(f"{json.dumps(row)}\n" for row in rows)
+    if whole != text:
+        with saving(path):
+            write_whole(path, whole)
+    return rows[1:]
 
 
 def table(finding: Finding) -> Table:

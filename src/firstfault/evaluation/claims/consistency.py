@@ -55,25 +55,28 @@ def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Fi
     runs = [Failure(**row) for row in measured[""]]
     figures: list[Figure] = []
     exact: dict[str, list[float]] = {}
+    agree: dict[str, list[float]] = {}
     for name, (make, others) in SEARCHES.items():
         answers = [[search_again(f, make(f.steps), BUDGET, seed, others).step for seed in range(AGAIN)] for f in runs]
         exact[name] = [mean(a == f.step for a in again) for f, again in zip(runs, answers, strict=True)]
+        agree[name] = list(map(agreement, answers))
         known = [
             mean(a == f.first_wrong for a in again)
             for f, again in zip(runs, answers, strict=True)
             if f.first_wrong is not None and f.first_wrong <= f.steps
         ]
         figures += [
-            Figure.of(f"{name}: two searches agree", list(map(agreement, answers))),
+            Figure.of(f"{name}: two searches agree", agree[name]),
             Figure.of(f"{name}: names the true step", exact[name]),
             Figure.of(f"{name}: names the first wrong step", known),
         ]
     guess = [1 / f.steps for f in runs]
     differences = [
-        difference("printed - a guess", exact["printed, X = 2"], guess),
-        difference("posterior - printed", exact["posterior"], exact["printed, X = 2"]),
+        difference("two printed searches agree - two guesses", agree["printed, X = 2"], guess),
+        difference("printed names the true step - a guess", exact["printed, X = 2"], guess),
     ]
+    beside = difference("posterior names the true step - printed", exact["posterior"], exact["printed, X = 2"])
     known_true = [float(f.first_wrong == f.step) for f in runs if f.step <= f.steps]
     figures.append(Figure.of("the true step is the first wrong one", known_true))
     verdict, why = judged(differences)
-    return Finding("consistency", family, [*figures, *differences], verdict, why)
+    return Finding("consistency", family, [*figures, *differences, beside], verdict, why)

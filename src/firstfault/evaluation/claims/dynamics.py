@@ -1,10 +1,12 @@
-"""Claim 9: in training, more of ELPO's groups have a gradient, and its reward is higher; and how its entropy goes."""
+"""Claim 9: in training, more of ELPO's groups have a gradient, and it succeeds more often; and how its entropy goes."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from firstfault.evaluation.claims.compared import Compared, mean_of
 from firstfault.evaluation.claims.finding import Finding, judged
-from firstfault.evaluation.findings import Kept
+from firstfault.evaluation.findings import Kept, along, spent
 
 
 def gradient_share(kept: Kept) -> float | None:
@@ -17,9 +19,14 @@ def gradient_share(kept: Kept) -> float | None:
     return None if without is None else 1 - without
 
 
+def success(kept: Kept) -> np.ndarray:
+    """Of held-out runs: a method that draws more rollouts where some fail has other ones in training than GRPO has."""
+    return along(kept, "iterations", spent(kept, "iterations")[-1])
+
+
 MEASURES = {  # all of them means over iterations
     "groups with a gradient": gradient_share,
-    "reward of whole rollouts": mean_of("success_whole"),  # before any shaping: what all methods have alike
+    "success": success,
     "entropy": mean_of("entropy"),
 }
 

@@ -18,7 +18,7 @@ Verdict = Literal["holds", "does not hold", "can't tell at this size"]
 class Figure:
     """A mean over `n` independent units (runs, tasks, seeds), its 95 % interval, and what the paper has in its place.
 
-    Without any unit, there are none of these; one seed has no interval.
+    Without any unit, there are none of these; of one, there is no interval.
     """
 
     name: str
@@ -32,14 +32,24 @@ class Figure:
         if not self.n:
             return "not measured"
         mean, low, high = ("" if value is None else f"{value:.3f}" for value in (self.mean, self.low, self.high))
-        return f"{mean} [{low}, {high}]" if low else f"{mean}, of one seed"
+        return f"{mean} [{low}, {high}]" if low else f"{mean}, of one"
 
     @classmethod
     def of(cls, name: str, values: Sequence[float], paper: str = "") -> Figure:
-        """The mean of independent values, with a percentile bootstrap of 2000 resamples."""
+        """The mean of independent values. Its interval holds Student's and that of a bootstrap of 2000 resamples.
+
+        The bootstrap's own is too narrow where there are few, and Student's where they are skewed.
+
+        >>> str(Figure.of("three tasks", [1.0, 0.0, 1.0]))
+        '0.667 [-0.768, 2.101]'
+        """
         if not len(values):
             return cls(name, None, None, None, 0, paper)
-        return cls(name, *mean_interval(values), len(values), paper)
+        mean, low, high = mean_t(values)
+        if len(values) == 1:
+            return cls(name, mean, None, None, 1, paper)
+        _, other_low, other_high = mean_interval(values)
+        return cls(name, mean, min(low, other_low), max(high, other_high), len(values), paper)
 
     @classmethod
     def over_seeds(cls, name: str, values: Sequence[Sequence[float | np.ndarray]], paper: str = "") -> Figure:
@@ -51,7 +61,7 @@ class Figure:
         >>> str(Figure.over_seeds("two families", [[0.1, 0.3], [0.2, 0.4], [0.1, 0.3]]))
         '0.233 [0.090, 0.377]'
         >>> str(Figure.over_seeds("one seed", [[np.array([1.0, 0.0])]]))
-        '0.500, of one seed'
+        '0.500, of one'
         """
         if not values:
             return cls(name, None, None, None, 0, paper)

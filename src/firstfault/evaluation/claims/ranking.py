@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from random import Random
 from typing import Any
 
 from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.estimators import kendall_tau, pairwise_accuracy
 from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
-from firstfault.evaluation.metrics import kendall_tau, pairwise_accuracy
 from firstfault.localize.search import act
 from firstfault.methods import AEPO, ARPO, ELPO, TreeGRPO, VinePPO
 from firstfault.tasks import TaskSource
@@ -75,26 +74,29 @@ async def worth(rollouts: Rollouts, node: Node) -> float:
 def agreement(row: Mapping[str, Any], measure: Callable[[Sequence[float], Sequence[float]], float]) -> float | None:
     """The mean over the branchings of a tree of how credit agrees with worth; None if no branches differ in worth.
 
+    Where they do, and credit is the same for all of them, it agrees as much as it does not.
+
     >>> agreement({"credit": [[1.0, 0.0, 0.0], [1.0, 0.0]], "worth": [[0.5, 0.25, 0.0], [0.5, 0.5]]}, pairwise_accuracy)
     0.8333333333333334
     """
-    seen = [measure(credit, worth) for credit, worth in zip(row["credit"], row["worth"], strict=True)]
-    seen = [value for value in seen if not math.isnan(value)]
-    return sum(seen) / len(seen) if seen else None
+    pairs = [pair for pair in zip(row["credit"], row["worth"], strict=True) if len(set(pair[1])) > 1]
+    return sum(measure(*pair) for pair in pairs) / len(pairs) if pairs else None
+
+
+def tau(credit: Sequence[float], worth: Sequence[float]) -> float:
+    """Kendall's, and 0 where credit orders nothing."""
+    return kendall_tau(credit, worth) if len(set(credit)) > 1 else 0.0
 
 
 def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
     """Pairwise accuracy and Kendall's τ of each method, over tasks whose tree has branches of different worth."""
-    scores = {name: {row["task"]: agreement(row, pairwise_accuracy) for row in measured[name]} for name in METHODS}
-    figures = [Figure.of(name, [s for s in by_task.values() if s is not None]) for name, by_task in scores.items()]
+    tasks = min(len(rows) for rows in measured.values())  # the first ones, which are the same for all
+    scores = {name: [agreement(row, pairwise_accuracy) for row in measured[name][:tasks]] for name in METHODS}
+    figures = [Figure.of(name, [s for s in of if s is not None]) for name, of in scores.items()]
     for name in METHODS:
-        taus = [agreement(row, kendall_tau) for row in measured[name]]
-        figures.append(Figure.of(f"{name}: τ", [tau for tau in taus if tau is not None]))
-    tasks = [row["task"] for row in measured[CLAIMED[0]]]
-    differences = [
-        difference(f"{a} - {b}", [scores[a].get(task) for task in tasks], [scores[b].get(task) for task in tasks])
-        for a, b in pairwise(CLAIMED)
-    ]
+        taus = [agreement(row, tau) for row in measured[name][:tasks]]
+        figures.append(Figure.of(f"{name}: τ", [value for value in taus if value is not None]))
+    differences = [difference(f"{a} - {b}", scores[a], scores[b]) for a, b in pairwise(CLAIMED)]
     verdict, why = judged(differences)
     branchings = [sum(row["branchings"] for row in measured[name]) for name in METHODS]
     notes = [f"branchings with different actions: {', '.join(map(str, branchings))}, in this order"]

@@ -9,7 +9,7 @@ from typing import Any
 from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
-from firstfault.evaluation.failures import COMPLETIONS, LOST, recoveries
+from firstfault.evaluation.failures import COMPLETIONS, Failure, recoveries
 from firstfault.localize.search import act
 from firstfault.tasks import TaskSource
 from firstfault.tree import Node, Task, Tree
@@ -36,10 +36,9 @@ async def measure(
             return None
         failed = leaves[0]
         steps = failed.depth - 1
-        recovered, _ = await recoveries(rollouts, failed, COMPLETIONS)
-        rates = [outcomes.count("1") / len(outcomes) for outcomes in recovered]
-        first = next((m for m, rate in enumerate(rates) if m and rate <= LOST), None)
         wrong = source.first_wrong_step(task, failed)
+        failure = Failure(family, task.id, wrong, *await recoveries(rollouts, failed, COMPLETIONS))
+        first = failure.step if failure.step <= steps else None
         edited = {"random": Random(f"{key} edit").randint(1, steps), "first wrong": wrong}
         for number, name in enumerate(("1st", "2nd", "3rd")):
             edited[f"{name} irrecoverable"] = None if first is None else first + number
@@ -47,7 +46,7 @@ async def measure(
         for step in edited.values():
             if step is not None and step <= steps and step not in known:
                 known[step] = await recovers(rollouts, failed.path[step - 1], failed.path[step])
-        return {"task": task.id, "steps": steps, "rates": rates, "edited": edited,
+        return {"task": task.id, "steps": steps, "rates": failure.rates, "edited": edited,
                 "recovered": {str(step): outcome for step, outcome in known.items()}}  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from firstfault.evaluation.metrics import kendall_tau, major_at_k, pairwise_accuracy, pass_at_k
+from firstfault.estimators import kendall_tau, major_at_k, pairwise_accuracy, pass_at_k
 from firstfault.intervals import mean_interval, ratio_interval
 
 
@@ -108,6 +108,12 @@ def test_major_at_k_of_many_runs_agrees_with_sampling():
         hits.append(("7" in winners) / len(winners))
     error = np.std(hits) / math.sqrt(len(hits))
     assert major_at_k(answers, correct, 16) == pytest.approx(np.mean(hits), abs=4 * error)
+
+
+def test_major_at_k_has_no_most_runs():
+    answers, correct = ["a"] * 900 + ["b"] * 600, [True] * 900 + [False] * 600
+    assert major_at_k(answers, correct, 750) == pytest.approx(1.0)
+    assert major_at_k(answers, correct, 1) == pytest.approx(0.6)
 
 
 def test_major_at_k_stays_a_probability_for_a_thousand_runs():

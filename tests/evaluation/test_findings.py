@@ -1,0 +1,83 @@
+"""What follows from finished runs, by hand: who is left out, and how far pairs are compared."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from firstfault.errors import UserError
+from firstfault.evaluation.compare import Comparison
+from firstfault.evaluation.findings import findings
+from firstfault.evaluation.plan import read_families, read_plan
+
+
+def run(method: str, seed: int, after: float, rollouts: int = 100):
+    """A run of two iterations on eight problems, of which `after` succeed behind the first and for good."""
+    success = {0: 0.0, 1: after, 2: after}
+    records = [
+        {"iteration": i, "sampled": rate, "greedy": rate, "calls_per_run": 4.0,
+         "outcomes": {"sampled": [rate] * 8, "greedy": [rate] * 8},
+         "spent": {"rollouts": i * rollouts, "generated_tokens": i * 10, "seconds": i * 1.0}}
+        for i, rate in success.items()
+    ]  # fmt: skip
+    return {
+        "family": "f", "method": method, "seed": seed, "multiple": 1.0, "lr": 1e-4, "budget_share": 1.0,
+        "overspent": "", "firstfault": "0", "evaluations": records, "iterations": [{}, {}], "spend": {"seconds": 2.0},
+    }  # fmt: skip
+
+
+def difference(found, first, second, measure="final"):
+    return next(d for d in found["differences"] if (d["first"], d["second"], d["measure"]) == (first, second, measure))
+
+
+def test_what_failed_is_told_apart_from_nobody():
+    runs = [run(method, seed, rate + seed / 100) for method, rate in (("a", 0.2), ("b", 0.8)) for seed in range(3)]
+    whole = difference(findings(runs, ["f"], ["a", "b"]), "a", "b")
+    assert whole["told_apart"] and "b is ahead of a on f" in whole["words"]
+    found = findings(runs, ["f"], ["a", "b"], failed={("f", "b")})
+    left = difference(found, "a", "b")
+    assert not left["told_apart"] and left["mean"] == whole["mean"]
+    assert left["words"].startswith("a and b are not compared on f: runs of b failed, and those that are left")
+
+
+def test_how_far_a_pair_is_compared_is_its_own_affair():
+    runs = [run("a", 0, 0.2), run("b", 0, 0.8)]
+    found, more = findings(runs, ["f"], ["a", "b"]), findings([*runs, run("c", 0, 0.5, 20)], ["f"], ["a", "b", "c"])
+    assert difference(more, "a", "b", "rollouts")["mean"] == difference(found, "a", "b", "rollouts")["mean"]
+    assert found["limits"]["f"]["rollouts"] == 200 and more["limits"]["f"]["rollouts"] == 40
+    # a has spent 40 of the 100 rollouts of its first iteration by then
+    assert difference(more, "a", "c", "rollouts")["mean"] == pytest.approx(0.2 * 0.4 / 2 - 0.5 * 0.75)
+
+
+def test_a_learning_rate_of_which_a_trial_failed_is_not_chosen(tmp_path: Path):
+    flags = {"methods": "grpo,rloo", "tasks": "arithmetic", "lr_grid": "1,4", "tune_seeds": 3, "out": tmp_path}
+    plan = read_plan(None, flags, {"model": "tiny", "steps": 1})
+    for cell in plan.tuning():
+        sampled = 0.65 if cell.multiple == 4 else 0.6
+        if cell.multiple == 1 or cell.method == "rloo" or cell.seed == 1000:  # two trials of grpo at 4 have failed
+            cell.folder.mkdir(parents=True)
+            kept = {"family": cell.family, "method": cell.method, "multiple": cell.multiple, "seed": cell.seed,
+                    "evaluations": [{"sampled": sampled}]}  # fmt: skip
+            (cell.folder / "cell.json").write_text(json.dumps(kept))
+    chosen = Comparison(plan, Console(quiet=True)).chosen()
+    assert chosen == {("arithmetic", "grpo"): 1, ("arithmetic", "rloo"): 4}
+
+
+def test_families_of_a_recipe_are_what_they_are_called(tmp_path: Path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('tasks = "lore"\nsteps = 3\n[compare]\ntasks = ["programs"]\n')
+    assert {label: config.tasks for label, config in read_families(recipe, ["arithmetic"], {}).items()} == {
+        "arithmetic": {"name": "arithmetic"}
+    }
+    assert read_families(recipe, [], {})["programs"].steps == 3
+    recipe.write_text("[families]\nlore = 3\n")
+    with pytest.raises(UserError, match=r"families.lore = 3 is no table; write \[families.lore\]"):
+        read_families(recipe, ["lore"], {})
+
+
+def test_all_methods_have_the_judge_s_reward_unless_it_is_said():
+    plan = read_plan(None, {"methods": "grpo,arpo,paper=arpo:reward=tools", "tasks": "arithmetic"}, {"model": "tiny"})
+    assert {label: table["reward"] for label, table in plan.methods.items()} == {
+        "grpo": "judge", "arpo": "judge", "paper": "tools"
+    }  # fmt: skip
