@@ -111,8 +111,8 @@ def test_major_at_k_of_many_runs_agrees_with_sampling():
 
 
 def test_major_at_k_has_no_most_runs():
-    answers, correct = ["a"] * 900 + ["b"] * 600, [True] * 900 + [False] * 600
-    assert major_at_k(answers, correct, 750) == pytest.approx(1.0)
+    answers, correct = ["a"] * 1800 + ["b"] * 1200, [True] * 1800 + [False] * 1200
+    assert major_at_k(answers, correct, 500) == pytest.approx(1.0)
     assert major_at_k(answers, correct, 1) == pytest.approx(0.6)
 
 

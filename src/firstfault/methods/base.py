@@ -33,7 +33,7 @@ class Method(BaseModel):
 
     @property
     def critic(self) -> float | None:
-        """Of a method that needs a critic's values of all states, the rate at which it learns `Node.value_target`."""
+        """Of a method that needs a critic's values of all states, how far an update can move one."""
         return None
 
     @property

@@ -20,7 +20,8 @@ class PPO(Clipped):
 
     Sources: Schulman et al., PPO, arXiv 1707.06347; GAE, arXiv 1506.02438, Eq. 16. Advantages are whitened over the
     batch. Ours: a step of the agent is one action, so V is asked where a step begins; the critic is a linear head on
-    the policy's last hidden state, whose loss reaches into the policy; γ = 1, λ = 0.95, its weight 0.1. A run of two
+    the policy's last hidden state with a learning rate of its own, whose loss reaches into the policy; γ = 1, λ = 0.95,
+    its weight 0.1. A run of two
     steps that succeeds, where the critic said 0.2 at its start and 0.6 in its middle:
 
     >>> from firstfault.tree import independent_runs
@@ -35,11 +36,11 @@ class PPO(Clipped):
     gamma: float = Field(1.0, gt=0, le=1, description="γ: discount of a step")
     lambda_gae: float = Field(0.95, ge=0, le=1, description="λ: 1 is the return less the value, 0 the next value")
     value_weight: float = Field(0.1, ge=0, description="weight of the critic's loss")
-    critic_lr: float = Field(1e-3, gt=0, description="learning rate of the critic's head (AdamW)")
+    critic_step: float = Field(0.1, gt=0, description="about how far an update can move a value")
 
     @property
     def critic(self) -> float:
-        return self.critic_lr
+        return self.critic_step
 
     def advantages(self, leaf: Node) -> list[float]:
         """A_t of the steps of a run."""

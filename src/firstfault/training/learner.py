@@ -29,7 +29,8 @@ class Learner:
     """Trains `model` in place; its attention is replaced by ours.
 
     `temperature` is that of sampling, so that ratios compare like with like. `critic` adds a linear head that tells
-    the value of a state from the model's last hidden state, starts at 0 and learns by AdamW at this rate.
+    the value of a state from the model's last hidden state, and starts at 0. `critic` is about how far an update can
+    move a value: the hidden state's parts are about 1, and AdamW moves a weight by its learning rate.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Learner:
         self.optimizers = _optimizers(model, optimizer)
         self.critic: torch.nn.Linear | None = None
         if critic:
-            self.critic = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
+            width = model.config.get_text_config().hidden_size
+            self.critic = torch.nn.Linear(width, 1, device=model.device)
             torch.nn.init.zeros_(self.critic.weight)
             torch.nn.init.zeros_(self.critic.bias)
-            self.optimizers[-1].add_param_group({"params": list(self.critic.parameters()), "lr": critic})
+            self.optimizers[-1].add_param_group({"params": list(self.critic.parameters()), "lr": critic / width})
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["initial_lr"] = group["lr"]
 
