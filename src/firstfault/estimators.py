@@ -82,7 +82,9 @@ def major_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: i
 def _taken(count: int, take: float, most: int) -> list[float]:
     """The chances that 0, 1, ... of `count` runs are taken, up to `most` of them, each with chance `take`."""
     several = range(min(count, most) + 1)
-    if count <= 1000 or take == 1:
+    if take == 1:
+        return [float(x == count) for x in several]
+    if count <= 1000:
         return [math.comb(count, x) * take**x * (1 - take) ** (count - x) for x in several]
     yes, no = math.log(take), math.log1p(-take)  # the numbers of sets are too large for floats
     return [math.exp(math.log(math.comb(count, x)) + x * yes + (count - x) * no) for x in several]

@@ -114,6 +114,7 @@ def test_major_at_k_has_no_most_runs():
     answers, correct = ["a"] * 1800 + ["b"] * 1200, [True] * 1800 + [False] * 1200
     assert major_at_k(answers, correct, 500) == pytest.approx(1.0)
     assert major_at_k(answers, correct, 1) == pytest.approx(0.6)
+    assert major_at_k(answers, correct, 3000) == 1.0
 
 
 def test_major_at_k_stays_a_probability_for_a_thousand_runs():
