@@ -8,6 +8,7 @@ import difflib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_origin
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Bad input is one sentence on stderr and exit code 2."""
     # threads that wait for work must sleep, not spin: they share the cores with the tools' processes
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun must not go on alone
     # flags may be written with either - or _, as settings are in TOML
     arguments = [_dashed(a) for a in (sys.argv[1:] if arguments is None else arguments)]
     try:
@@ -42,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "firstfault: interrupted; what was finished is saved: go on with --resume, or, of locate, compare, claims "
-            "and eval --records, as before.",
+            "firstfault: interrupted; what was finished is saved, and the same command goes on (train: with --resume, "
+            "eval: if it had --records).",
             file=sys.stderr,
         )
         return 130
@@ -123,24 +126,25 @@ def compare(parsed: argparse.Namespace) -> None:
     shared = _tables({name: value for name, value in vars(parsed).items() if name not in own})
     comparison = Comparison(read_plan(parsed.config, own, shared), Console(stderr=True))
     out = comparison.plan.config.out
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: its runs must not go on alone
     try:
         comparison.run()
     except KeyboardInterrupt:
         with contextlib.suppress(UserError):  # nothing is finished yet
             write_comparison(comparison.results(), out)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     results = comparison.results()
     pages = write_comparison(results, out)
     Console().print(summary(results))
     print(f"report: {pages}")
-    refused = next((run for run in results["runs"] if run["overspent"]), None)
+    refused = {
+        (run["method"], run["family"]): f"{run['method']} overspent its budget on {run['family']} ({run['overspent']})"
+        for run in results["runs"]
+        if run["overspent"]
+    }
     if refused:
         raise UserError(
-            f"{refused['method']} overspent its budget on {refused['family']} ({refused['overspent']}), so it has no "
-            f"part in the conclusions of {pages}."
+            f"{'; '.join(refused.values())}: without a part in the conclusions of {pages}. Give a larger budget or, of "
+            "tokens and calls, a smaller --batch."
         )
     if comparison.failures:
         raise UserError(f"{len(comparison.failures)} runs failed, which {pages} lists; the same command tries again.")
@@ -217,7 +221,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     def verb(function: Any, name: str, help: str, usage: str = "") -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help, argument_default=argparse.SUPPRESS,
-                                 allow_abbrev=False, usage=usage and f"firstfault {name} {usage}")  # fmt: skip
+                                 allow_abbrev=False, usage=f"firstfault {name} {usage}" if usage else None)  # fmt: skip
         added.set_defaults(run=function, parser=added)
         return added
 
@@ -354,6 +358,10 @@ def _config(parsed: argparse.Namespace) -> RunConfig:
     """The recipe, if any, with the flags over it."""
     flags = _tables(vars(parsed))
     recipe = _recipe(parsed)
+    if "compare" in recipe:
+        raise UserError(
+            f"{parsed.config} is the recipe of a comparison; give that of a run, such as the config.toml in its folder."
+        )
     for name in set(NAMED) - set(recipe):  # options of the default need not name it
         if name in flags:
             flags[name] = RunConfig.model_fields[name].default | flags[name]

@@ -16,6 +16,11 @@ logging.disable_progress_bar()  # a bar per file of weights would tear ours apar
 
 def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer. Weights are fp32: on a GPU, passes run in bfloat16 over them."""
+    folder = Path(name)
+    if (folder / "checkpoints").is_dir() and not (folder / "config.json").exists():
+        raise UserError(f"{name} is the folder of a run; give one of its checkpoints, such as {_newest(folder)}.")
+    if not folder.exists() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
+        raise UserError(f"there is no folder {name}; give one written by save_pretrained, or an id of the Hub.")
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(name)
@@ -26,6 +31,10 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
             "of a causal language model on the Hugging Face Hub, or tiny."
         ) from error
     return model.to(device).eval(), tokenizer
+
+
+def _newest(run: Path) -> Path:
+    return max((run / "checkpoints").iterdir(), default=run / "checkpoints" / "step-0000")
 
 
 def version(name: str) -> str:

@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_end(compare, results, tmp_path, monkey
     assert {run["method"]: (run["after"], run["spend"]["generated_tokens"]) for run in results()["runs"]} == whole
 
 
-def test_other_settings_are_refused(compare, own, capsys):
+def test_other_settings_are_refused(compare, own, tmp_path, capsys):
     small = [*SMALL, "--seeds", "1"]
     mine = f"grpo,mine={own}:Idle"
     assert compare(f"{mine},dapo", *small) == 0
@@ -210,7 +210,32 @@ def test_other_settings_are_refused(compare, own, capsys):
         assert said in capsys.readouterr().err
     own.write_text(METHODS + "\n# changed\n")
     assert compare(mine, *small) == 2
-    assert "methods.mine.file" in capsys.readouterr().err
+    assert "other code of methods.mine" in capsys.readouterr().err
+    settings = tmp_path / "out" / "settings.json"
+    settings.write_text("{")
+    assert compare(mine, *small) == 2
+    assert "settings.json can't be read" in capsys.readouterr().err
+    settings.unlink()  # every run has its own, too
+    assert compare(f"{mine}", *small, "--optimizer.lr", "5e-3") == 2
+    assert "holds a comparison with optimizer.lr = " in capsys.readouterr().err
+
+
+def test_a_method_that_failed_can_be_mended(compare, results, own, capsys):
+    small, both = [*SMALL, "--seeds", "1"], f"grpo,mine={own}:Idle"
+    own.write_text(METHODS.replace("[0.0 for _ in tree.leaves]", "tree.nothing"))
+    assert compare(both, *small) == 2
+    assert "1 runs failed" in capsys.readouterr().err and len(results()["runs"]) == 1
+    [why] = results()["failures"].values()
+    assert "no attribute 'nothing'" in why and why.endswith("log.txt)")
+    own.write_text(METHODS)
+    assert compare(both, *small) == 0 and len(results()["runs"]) == 2
+
+
+def test_kept_trees_are_kept(compare, tmp_path):
+    small = [*SMALL, "--seeds", "1"]
+    assert compare("grpo,rloo", *small, "--keep-trees") == 0 and compare("grpo,dapo", *small) == 0
+    kept = {path.parts[-5] for path in (tmp_path / "out").glob("cells/**/trees/*.gz")}
+    assert kept == {"grpo", "rloo"}
 
 
 @pytest.mark.parametrize(("methods", "more", "said"), [

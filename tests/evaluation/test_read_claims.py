@@ -154,11 +154,12 @@ def test_what_no_comparison_has_is_said_in_a_sentence(compare, claims, tmp_path)
         (["main"], r"claim main is read from a comparison: give --comparison DIR; `firstfault compare --config "
                    r"recipes/compare.toml --out DIR` makes one"),
         (["ablations", "--comparison", "out"], r"out lacks the methods search=random, .* on parity; `firstfault "
-                                               r"compare --config recipes/ablations.toml --out out` trains what is"),
+                                               r"compare --config recipes/ablations.toml --out DIR` trains what is "
+                                               r"missing \(DIR may be out"),
         (["vppo", "--comparison", "out"], r"out lacks the method vppo on parity"),
-        (["rollouts", "--comparison", "out"], r"recipes/rollouts.toml --out runs/rollouts`"),
+        (["rollouts", "--comparison", "out"], r"recipes/rollouts.toml --out DIR` trains what is missing\."),
         (["pass-at-k", "--comparison", "out"], r"out lacks Pass@K for two K"),
-        (["main", "--comparison", "out", "--tasks", "lore"], r"out lacks runs on lore"),
+        (["main", "--comparison", "out", "--tasks", "lore"], r"has a finished run on lore; they have parity"),
         (["main", "--comparison", "nowhere"], r"nowhere has no finished run of a comparison"),
         (["mian", "--comparison", "out"], r"there is no claim 'mian'"),
         (["--tasks", "lore", "--config", "none.toml", "--comparison", "out"], r"none.toml"),
@@ -172,7 +173,7 @@ def test_what_no_comparison_has_is_said_in_a_sentence(compare, claims, tmp_path)
     other.mkdir(parents=True)
     for text, where, said in [
         (whole[:100], cell, "can't be read"),
-        ("[]", cell, "is no run of a comparison"),
+        ("[]", cell, "is no finished run"),
         (whole, other / "cell.json", "out has elpo on parity, seed 0, at two learning rates"),
     ]:
         where.write_text(text)

@@ -69,7 +69,7 @@ def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started
         lines = log.read_text(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
         how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"exit code {process.exitcode}"
-        raise CellError(f"{how}: {said[:400]}")
+        raise CellError(f"{how}: {said[:400]} ({log})")
 
 
 def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, environment: dict[str, str]) -> None:
@@ -133,11 +133,33 @@ def result(cell: Cell) -> dict[str, Any] | None:
 
 
 def read_cell(file: Path) -> dict[str, Any]:
-    """What a `cell.json` holds."""
+    """What a `cell.json` holds.
+
+    Raises:
+        UserError: if it can't be read, or is none.
+    """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        kept = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read ({error}); remove it, and the run is made again.") from error
+    names = (
+        "family",
+        "method",
+        "multiple",
+        "seed",
+        "tunes",
+        "spend",
+        "overspent",
+        "evaluations",
+        "iterations",
+        "config",
+    )
+    lacks = next((name for name in names if not isinstance(kept, dict) or name not in kept), None)
+    if lacks or not kept["evaluations"] or not kept["iterations"]:
+        raise UserError(
+            f"{file} is no finished run (it lacks {lacks or 'evaluations'}); remove it, and it is made again."
+        )
+    return kept
 
 
 def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:

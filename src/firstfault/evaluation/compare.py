@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from firstfault.cache import write_whole
 from firstfault.errors import UserError
 from firstfault.evaluation.cells import CellError, in_process, keep, result, teach, tidy, train_cell
 from firstfault.evaluation.findings import findings
-from firstfault.evaluation.plan import Cell, Plan, slug
+from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.statistics import student
 from firstfault.progress import progress
 from firstfault.training.build import uses_cpu
@@ -103,6 +105,7 @@ class Comparison:
             "trials": [_trial(kept) for kept in self.trials()],
             "failures": self.failures,
             "rewards": {label: table["reward"] for label, table in plan.methods.items()},
+            "wanted": len(cells),
             **findings(finished, list(plan.families), list(plan.methods), failed),
             "settings": plan.settings(),
         }
@@ -150,17 +153,50 @@ class Comparison:
             process.terminate()
 
     def _check_same(self) -> None:
-        """Refuse a folder of a comparison with other settings; more methods, families and seeds are welcome."""
-        file = self.plan.config.out / "settings.json"
+        """Refuse a folder of a comparison with other settings; more methods, families and seeds are welcome.
+
+        So are other settings of a method or a family that has no finished run yet: what it has begun is dropped.
+        """
+        out = self.plan.config.out
         settings = json.loads(json.dumps(self.plan.settings()))
-        known = json.loads(file.read_text()) if file.exists() else {}
-        for key in settings:
-            if known.get(key, settings[key]) != settings[key]:
-                raise UserError(
-                    f"{self.plan.config.out} holds a comparison with {key} = {known[key]}, not {settings[key]}; "
-                    "give another folder with --out, or the settings that it was started with."
-                )
-        write_whole(file, json.dumps(known | settings, indent=1))
+        known = self._known(out / "settings.json")
+        others = {key for key in settings if known.get(key, settings[key]) != settings[key]}
+        for key in sorted(others):
+            if not key.startswith(("methods.", "families.")):
+                self._refuse(key, known[key], settings[key])
+        for cell in (*self.plan.tuning(), *self.plan.compared(self.chosen())):
+            if kept := result(cell):
+                named = (f"methods.{cell.method}.", f"families.{cell.family}.")
+                changed = next((key for key in sorted(others) if key.startswith(named)), None)
+                if changed:
+                    self._refuse(changed, known[changed], settings[changed])
+                mine = flat(cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"}))
+                its = flat(kept["config"])
+                changed = next((key for key in mine if its.get(key, mine[key]) != mine[key]), None)
+                if changed:
+                    self._refuse(changed, its[changed], mine[changed])
+            elif any(key.startswith((f"methods.{cell.method}.", f"families.{cell.family}.")) for key in others):
+                shutil.rmtree(cell.folder, ignore_errors=True)
+        write_whole(out / "settings.json", json.dumps(known | settings, indent=1))
+
+    def _refuse(self, key: str, known: Any, wanted: Any) -> None:
+        what = f"{key} = {known}, not {wanted}"
+        if key.endswith(".file"):
+            what = f"other code of {key.removesuffix('.file')}"
+        raise UserError(
+            f"{self.plan.config.out} holds a comparison with {what}; give another folder with --out, the settings that "
+            "it was started with, or of a method another label (LABEL=NAME)."
+        )
+
+    @staticmethod
+    def _known(file: Path) -> dict[str, Any]:
+        try:
+            known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{file} can't be read ({error}); remove it if the runs beside it are to be kept."
+            ) from error
+        return known if isinstance(known, dict) else {}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

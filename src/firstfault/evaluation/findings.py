@@ -166,7 +166,7 @@ def in_words(d: Mapping[str, Any], measure: str) -> str:
     cannot = f"{ahead} and {behind} cannot be told apart {on}{what}"
     if d["mean"] == 0:
         return f"{cannot}: no difference was seen in {d['seeds']} seeds."
-    seen = f"{cannot} ({ahead} is ahead by {size})"
+    seen = f"{cannot} ({ahead} has {size} more)"
     if d["p_holm"] < LEVEL:
         return f"{seen}: the seeds agree, but it hangs on few problems, and others could turn it."
     if d["p"] < LEVEL:

@@ -225,10 +225,10 @@ class Plan:
         for label, family in self.families.items():
             values = family.model_dump(mode="json", exclude={"run_dir", "seed", "method", "threads", "device", "tasks"})
             tasks = {"name": family.tasks["name"], **build_tasks(family.tasks).model_dump(mode="json")}
-            settings |= _flat({**values, "tasks": tasks}, f"families.{label}.")
+            settings |= flat({**values, "tasks": tasks}, f"families.{label}.")
         for label, table in self.methods.items():
             options = {"name": table["name"], **build_method(table).model_dump(mode="json")}
-            settings |= _flat(options, f"methods.{label}.")
+            settings |= flat(options, f"methods.{label}.")
             file = Path(table["name"].rpartition(":")[0])
             if file.suffix == ".py":
                 settings[f"methods.{label}.file"] = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -311,11 +311,16 @@ def _families(given: Sequence[str], tables: Mapping[str, Any]) -> dict[str, Any]
     return {label: tables.get(label, {}) for label in wanted}
 
 
-def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables as one, with dots between the keys.
+
+    >>> flat({"agent": {"max_steps": 4}, "steps": 2})
+    {'agent.max_steps': 4, 'steps': 2}
+    """
+    found: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 def slug(label: str) -> str:

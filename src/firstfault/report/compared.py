@@ -94,7 +94,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("budget", results["budget"]),
         ("seeds", str(results["seeds"])),
         ("learning rates", tuned if len(rates) > 1 else f"{_of_recipe(rates[0])} for all, not tuned"),
-        ("finished", f"{len(results['runs'])} runs, {duration(spent)} of training"),
+        ("finished", f"{len(results['runs'])} of {results['wanted']} runs, {duration(spent)} of training"),
     ]
 
 
@@ -104,12 +104,19 @@ def _of_recipe(multiple: float) -> str:
 
 def _warnings(results: Results) -> list[str]:
     said = []
-    for run in results["runs"]:
-        if run["overspent"]:
+    missing = results["wanted"] - len(results["runs"])
+    if missing:
+        said.append(f"{missing} of {results['wanted']} runs are missing: the same command goes on.")
+    by_method = _by_method(results)
+    for (family, method), own in by_method.items():
+        over = [f"{run['overspent']} with seed {run['seed']}" for run in own if run["overspent"]]
+        if over:
             said.append(
-                f"Refused: {run['method']} on {run['family']}, seed {run['seed']}, spent {run['overspent']}. It has no "
-                "part in levels, differences and conclusions there."
+                f"Refused: {method} on {family} spent {'; '.join(over)}. It has no part in levels, differences and "
+                "conclusions there."
             )
+        if not any(run["spend"]["updates"] for run in own):
+            said.append(f"{method} was never updated on {family}: nothing there had a gradient.")
     said += [
         f"Failed, to be tried again by the same command: {name}: {why}" for name, why in results["failures"].items()
     ]
@@ -123,7 +130,7 @@ def _warnings(results: Results) -> list[str]:
             f"Learning rates were not tuned: all methods have {_of_recipe(results['lr_grid'][0])}, which may suit some "
             "better than others (--lr-grid tunes it for each, with the same trials)."
         )
-    for (family, method), own in _by_method(results).items():
+    for (family, method), own in by_method.items():
         share = sum(run["budget_share"] for run in own) / len(own)
         if share < 0.9:
             said.append(f"{method} on {family} took {share:.0%} of the budget only.")
@@ -221,7 +228,7 @@ def _differences(results: Results, measure: str) -> Table:
         ]
         for d in own
     ]  # fmt: skip
-    columns = ["family", "method", "less", "seeds", "difference", "bootstrap", "p", "p, Holm", "seeds needed", "apart"]
+    columns = ["family", "method", "minus", "seeds", "difference", "bootstrap", "p", "p, Holm", "seeds needed", "apart"]
     remark = (
         "Paired differences with the t-interval over seeds, then that of the bootstrap over seeds and problems, which "
         f"is too narrow for few seeds and knows of problems. Holm's correction is over the {len(own)} rows."
@@ -238,7 +245,7 @@ def _spend(results: Results) -> Table:
         means = {name: sum(run["spend"][name] for run in own) / len(own) for name in own[0]["spend"]}
         means["share"] = sum(run["budget_share"] for run in own) / len(own)
         rows.append([
-            family, method, *(f"{means[name]:,.0f}" for name in SPENT), duration(means["seconds"]),
+            family, method, *(f"{means[name]:,.1f}".removesuffix(".0") for name in SPENT), duration(means["seconds"]),
             f"{means['share']:.0%} of budget" + (", refused" if any(run["overspent"] for run in own) else ""),
         ])  # fmt: skip
     remark = (
@@ -288,8 +295,9 @@ def _learnt(results: Results) -> Table:
         "the middle of a run. Searches for a critical step per iteration, the shares of them that came to no answer "
         "and that the method used. No gradient: share of the trees that teach nothing. Localized: share of the terms "
         "at or behind a critical step; clipped: share of all terms, and of these, whose gradient the clip cuts off. "
-        "Entropy (nats) in the last iteration; norm of the gradient; successes per tool call of held-out runs after "
-        "training; completions decoded together; seconds of training, and the most memory (MB) that its process had."
+        "Entropy (nats) in the last iteration with an update; norm of the gradient; successes per tool call of "
+        "held-out runs after training; completions decoded together; seconds of training, and the most memory (MB) "
+        "that its process had."
     )
     columns = ["family", "method", *(words for words, _ in LEARNT.values())]
     return Table("How they learnt", remark, columns, rows, folded=True)

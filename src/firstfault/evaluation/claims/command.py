@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -57,7 +58,9 @@ def command(
     """
     for name in names:
         if name not in CLAIMS:
-            raise UserError(f"there is no claim {name!r}; choose of {', '.join(CLAIMS)}.")
+            near = difflib.get_close_matches(name, CLAIMS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(CLAIMS)}."
+            raise UserError(f"there is no claim {name!r}; {hint}")
     read = _read_claims(names, settings)  # what is missing there shows before anything is measured
     measured = [name for name in names or MEASURED if name in MEASURED]
     if not read and not families:
@@ -89,25 +92,32 @@ def _read_claims(names: Sequence[str], settings: ClaimsConfig) -> list[Finding]:
 
     Claims that were named must be there; by default, those are checked that are.
     """
-    comparisons = {folder: _families(folder, settings.tasks) for folder in settings.comparison}
+    comparisons = {folder: _families(folder) for folder in settings.comparison}
+    known = dict.fromkeys(one.family for of in comparisons.values() for one in of)
+    for task in settings.tasks:
+        if known and task not in known:
+            raise UserError(f"no comparison that was given has a finished run on {task}; they have {', '.join(known)}.")
+    if settings.tasks:
+        wanted = set(settings.tasks)
+        comparisons = {folder: [one for one in of if one.family in wanted] for folder, of in comparisons.items()}
     findings = []
     for name in [name for name in names or READ if name in READ]:
         claim = READ[name]
         able = {folder: [one for one in of if not claim.lacks(one)] for folder, of in comparisons.items()}
         folder = next((folder for folder in able if able[folder]), None)
         if folder is None and names:
-            raise UserError(f"claim {name} {_missing(claim, comparisons, settings.tasks)}")
+            raise UserError(f"claim {name} {_missing(claim, comparisons)}")
         for compared in _with_all(able[folder]) if folder is not None else ():
             finding = claim.finding(compared)
             findings.append(replace(finding, notes=[*finding.notes, f"read from {folder}"]))
     return findings
 
 
-def _families(folder: Path, tasks: Sequence[str]) -> list[Compared]:
-    """The families of a comparison, or those of them that are asked for, each for itself."""
+def _families(folder: Path) -> list[Compared]:
+    """The families of a comparison, each for itself."""
     runs = read_runs(folder)
     families = dict.fromkeys(family for family, _, _ in runs)
-    return [Compared([family], runs) for family in families if not tasks or family in tasks]
+    return [Compared([family], runs) for family in families]
 
 
 def _with_all(families: Sequence[Compared]) -> list[Compared]:
@@ -116,16 +126,16 @@ def _with_all(families: Sequence[Compared]) -> list[Compared]:
     return [*families, *([Compared([one.family for one in families], runs)] if len(families) > 1 else [])]
 
 
-def _missing(claim: Read, comparisons: Mapping[Path, Sequence[Compared]], tasks: Sequence[str]) -> str:
+def _missing(claim: Read, comparisons: Mapping[Path, Sequence[Compared]]) -> str:
     """What there is not to read a claim from, and the command that makes it."""
-    makes = f"`firstfault compare --config recipes/{claim.recipe}.toml --out"
+    makes = f"`firstfault compare --config recipes/{claim.recipe}.toml --out DIR`"
     if not comparisons:
-        return f"is read from a comparison: give --comparison DIR; {makes} DIR` makes one."
-    folder, families = next(iter(comparisons.items()))
-    lacks = f"{claim.lacks(families[0])} on {families[0].family}" if families else f"runs on {', '.join(tasks)}"
-    out = f"runs/{claim.recipe}" if claim.apart else folder
+        return f"is read from a comparison: give --comparison DIR; {makes} makes one."
+    folder, families = next((folder, families) for folder, families in comparisons.items() if families)
+    lacks = f"{claim.lacks(families[0])} on {families[0].family}"
     nor = ", nor has another comparison all that is needed" if len(comparisons) > 1 else ""
-    return f"can't be read: {folder} lacks {lacks}{nor}; {makes} {out}` trains what is missing."
+    same = "" if claim.apart else f" (DIR may be {folder} if it has the settings of that recipe)"
+    return f"can't be read: {folder} lacks {lacks}{nor}; {makes} trains what is missing{same}."
 
 
 def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, console: Console) -> Finding:
@@ -230,7 +240,7 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(finding: Finding) -> Table:
-    shown = Table("", "here, 95 % interval", "of", "the paper", title=f"{finding.claim}, {finding.family}")
+    shown = Table("", "here, 95 % interval", "n", "the paper", title=f"{finding.claim}, {finding.family}")
     for figure in finding.figures:
         shown.add_row(figure.name, str(figure), str(figure.n), figure.paper)
     shown.caption = f"{finding.verdict}: {finding.why}"
@@ -244,7 +254,7 @@ def markdown(finding: Finding) -> list[str]:
         finding.why[:1].upper() + finding.why[1:] + ".",
         "",
     ]
-    lines += ["| | here, 95 % interval | of | the paper |", "|---|---|---|---|"]
+    lines += ["| | here, 95 % interval | n | the paper |", "|---|---|---|---|"]
     for f in finding.figures:
         lines.append(f"| {f.name} | {f} | {f.n} | {f.paper} |")
     return [*lines, "", *(f"{note[:1].upper()}{note[1:]}.\n" for note in finding.notes)]

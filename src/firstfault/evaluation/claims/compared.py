@@ -107,11 +107,8 @@ def read_runs(folder: Path) -> Runs:
     refused = set()
     for file in sorted(folder.glob("cells/*/*/lr-*/seed-*/cell.json")):
         kept = read_cell(file)
-        try:
-            key, tunes, overspent = (kept["family"], kept["method"], kept["seed"]), kept["tunes"], kept["overspent"]
-        except (LookupError, TypeError) as error:
-            raise UserError(f"{file} is no run of a comparison; give the --out of firstfault compare.") from error
-        if tunes:
+        key = kept["family"], kept["method"], kept["seed"]
+        if kept["tunes"]:
             continue
         if key in found:
             raise UserError(
@@ -119,7 +116,7 @@ def read_runs(folder: Path) -> Runs:
                 "chosen."
             )
         found[key] = kept
-        if overspent:
+        if kept["overspent"]:
             refused.add(key[:2])
     runs = {key: kept for key, kept in found.items() if key[:2] not in refused}
     if not runs:

@@ -71,13 +71,20 @@ def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Fi
         difference(f"1st irrecoverable - {name}", outcome["1st irrecoverable"], outcome[name])
         for name in ("random", "2nd irrecoverable", "3rd irrecoverable")
     ]
+    beside = [Figure.of(f"{name}, where there was another action", _made(rows, name)) for name in outcome]
     verdict, why = judged(differences)
     same = sum(outcome is None for row in rows for outcome in row["recovered"].values())
     edits = sum(len(row["recovered"]) for row in rows)
     none = sum(row["edited"]["1st irrecoverable"] is None for row in rows)
     notes = [f"{same} of {edits} edits had no other action in {TRIES} tries, and count as not recovered",
              f"{none} of {len(rows)} runs have no irrecoverable step"]  # fmt: skip
-    return Finding("recovery", family, [*figures, *differences], verdict, why, notes)
+    return Finding("recovery", family, [*figures, *differences, *beside], verdict, why, notes)
+
+
+def _made(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Whether runs recover by that edit, without those whose policy had no other action in that place."""
+    outcomes = [row["recovered"].get(str(row["edited"][name])) for row in rows]
+    return [float(outcome) for outcome in outcomes if outcome is not None]
 
 
 def _outcome(row: Mapping[str, Any], name: str) -> float | None:
