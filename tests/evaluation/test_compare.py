@@ -98,6 +98,16 @@ def test_no_run_starts_where_the_cold_start_fails(compare, tmp_path, monkeypatch
     assert not (tmp_path / "out" / "cells").exists()
 
 
+def test_a_comparison_keeps_what_its_runs_start_from(compare, results, tmp_path, monkeypatch):
+    small = [*SMALL, "--model", "tiny", "--cold-start.steps", "2"]
+    monkeypatch.setenv("FIRSTFAULT_CACHE", str(tmp_path / "here"))
+    assert compare("grpo,rloo", *small, "--seeds", "1") == 0
+    monkeypatch.setenv("FIRSTFAULT_CACHE", str(tmp_path / "elsewhere"))
+    assert compare("grpo,rloo", *small) == 0 and len(results()["runs"]) == 4
+    assert (tmp_path / "out" / "starts" / "parity" / "model.safetensors").exists()
+    assert len([*(tmp_path / "here").glob("tiny-*")]) == 1 and not [*(tmp_path / "elsewhere").glob("tiny-*")]
+
+
 @pytest.mark.parametrize("name", ["Raised", "Hidden"])
 def test_who_overspends_is_refused(compare, results, own, name, capsys):
     assert compare(f"grpo,greedy={own}:{name},twin=grpo", *SMALL) == 2

@@ -39,14 +39,26 @@ class CellError(Exception):
 def train_cell(cell: Cell) -> None:
     """Train to the end, from the newest checkpoint if there is one."""
     config = cell.config
+    if config.model == "tiny":
+        config = config.model_copy(update={"model": str(cell.start)})
     console = Console(file=sys.stderr, width=120)
     Trainer(config, build_tasks(config.tasks), build_method(config.method), resume=True, console=console).train()
 
 
-def teach(config: RunConfig) -> None:
-    """The cold start of a family, into the cache."""
+def teach(asked: tuple[RunConfig, Path]) -> None:
+    """The cold start of a family, into the folder of the comparison if it is not there.
+
+    The same settings teach another policy on another machine: what differs in the last bits grows.
+    """
+    config, start = asked
+    if start.exists():
+        return
     source = build_tasks(config.tasks)
-    start_model(config, source, Console(file=sys.stderr, width=120), run_tools(config, source))
+    taught = start_model(config, source, Console(file=sys.stderr, width=120), run_tools(config, source))
+    partial = start.with_name(f".{start.name}.{os.getpid()}.part")
+    with saving(start):
+        shutil.copytree(taught, partial)
+        partial.rename(start)
 
 
 def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started: Callable[[Any], None]) -> None:

@@ -123,7 +123,8 @@ class Comparison:
         keep(cell, self.plan.budget, trees=self.plan.config.keep_trees)
 
     def _teach(self, family: str) -> None:
-        in_process(teach, self.plan.families[family], self.plan.config.out / "cold" / slug(family), self._started)
+        asked = self.plan.families[family], self.plan.start(family)
+        in_process(teach, asked, self.plan.config.out / "cold" / slug(family), self._started)
 
     def _all(self, title: str, work: Sequence[tuple[str, Callable[[], None]]], before: int = 0) -> None:
         """Do it side by side, in order."""

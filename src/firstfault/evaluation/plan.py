@@ -108,13 +108,17 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run. `multiple` is that of the learning rate; `tunes` says that it only helps to choose one."""
+    """One training run. `multiple` is that of the learning rate; `tunes` says that it only helps to choose one.
+
+    `start` is the folder of the policy that it starts from, where that is taught.
+    """
 
     family: str
     method: str
     multiple: float
     seed: int
     config: RunConfig
+    start: Path
 
     @property
     def tunes(self) -> bool:
@@ -191,7 +195,12 @@ class Plan:
         folder = self.config.out / "cells" / slug(family) / slug(method) / f"lr-{multiple:g}" / f"seed-{seed}"
         rates = {name: multiple * getattr(base.optimizer, name) for name in ("lr", "muon_lr")}
         own = {"method": self.methods[method], "seed": seed, "run_dir": folder, "optimizer": rates}
-        return Cell(family, method, multiple, seed, validated(RunConfig, merge(base.model_dump(), own), str(folder)))
+        config = validated(RunConfig, merge(base.model_dump(), own), str(folder))
+        return Cell(family, method, multiple, seed, config, self.start(family))
+
+    def start(self, family: str) -> Path:
+        """Where the comparison keeps what the runs of a family start from."""
+        return self.config.out / "starts" / slug(family)
 
     def tuning(self) -> list[Cell]:
         """The runs that learning rates are chosen by; none where there is nothing to choose."""
