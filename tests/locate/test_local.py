@@ -131,4 +131,4 @@ def test_a_judge_is_the_same_model_at_temperature_zero(tiny_policy, tmp_path):
 def test_no_such_model_is_said_in_a_sentence(capsys, tmp_path):
     trace = str(Path(__file__).parents[2] / "examples" / "locate" / "trace.json")
     assert main(["locate", trace, "--model", str(tmp_path / "nowhere"), "--endpoint", "local", "--answer", "38"]) == 2
-    assert f"the model {str(tmp_path / 'nowhere')!r} can't be loaded" in capsys.readouterr().err
+    assert f"there is no folder {tmp_path / 'nowhere'}; give one" in capsys.readouterr().err
