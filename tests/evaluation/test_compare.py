@@ -106,6 +106,9 @@ def test_a_comparison_keeps_what_its_runs_start_from(compare, results, tmp_path,
     assert compare("grpo,rloo", *small) == 0 and len(results()["runs"]) == 4
     assert (tmp_path / "out" / "starts" / "parity" / "model.safetensors").exists()
     assert len([*(tmp_path / "here").glob("tiny-*")]) == 1 and not [*(tmp_path / "elsewhere").glob("tiny-*")]
+    shutil.rmtree(tmp_path / "out" / "cells")  # without finished runs, it may be taught otherwise
+    assert compare("grpo,rloo", *small, "--seeds", "1", "--cold-start.seed", "1") == 0
+    assert len([*(tmp_path / "elsewhere").glob("tiny-*")]) == 1
 
 
 @pytest.mark.parametrize("name", ["Raised", "Hidden"])

@@ -178,6 +178,8 @@ class Comparison:
                     self._refuse(changed, its[changed], mine[changed])
             elif any(key.startswith((f"methods.{cell.method}.", f"families.{cell.family}.")) for key in others):
                 shutil.rmtree(cell.folder, ignore_errors=True)
+                if any(key.startswith(f"families.{cell.family}.") for key in others):
+                    shutil.rmtree(cell.start, ignore_errors=True)
         write_whole(out / "settings.json", json.dumps(known | settings, indent=1))
 
     def _refuse(self, key: str, known: Any, wanted: Any) -> None:

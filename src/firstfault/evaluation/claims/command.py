@@ -225,6 +225,8 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
         except ValueError as error:
             if number < len(lines):
                 raise UserError(f"{path}, line {number} is not JSON; mend it or take it out.") from error
+    if len(rows) == 1:  # nothing was measured
+        rows = [{"settings": settings}]
     first = rows[0].get("settings", {}) if rows else {}
     for key, value in json.loads(json.dumps(settings)).items():
         if first.get(key) != value:
