@@ -26,7 +26,6 @@ from trees import flat_tokens, make_tree
 
 from firstfault.attention import autocast
 from firstfault.config import LearnerConfig, OptimizerConfig
-from firstfault.losses import clipped_surrogate
 from firstfault.training.learner import Learner
 from firstfault.training.pack import pack, unique_tokens
 
@@ -77,22 +76,14 @@ def grow(model: PreTrainedModel, tasks: int, rounds: int) -> list[str]:
     return bench.table(head, rows)
 
 
-def step(name: str, model: PreTrainedModel, trees: list) -> Callable[[], object]:
-    if name != OURS:
-        return training.Flattened(model, trees, sorted_by_length=name == SORTED).step
-    config = LearnerConfig(mini_batch=len(trees), max_tokens=training.MAX_TOKENS)
-    learner = Learner(model, OptimizerConfig(lr=training.LR), config)
-    return lambda: learner.update(trees, clipped_surrogate)["loss"]
-
-
 def train(model: PreTrainedModel, tasks: int, rounds: int) -> list[str]:
     rows = []
     for depth, ratio in SHAPES:
         trees = [make_tree(seed, depth=depth, ratio=ratio) for seed in range(tasks)]
-        sides = {name: step(name, copy.deepcopy(model), trees) for name in (OURS, SORTED, PADDED)}
+        sides = {name: training.side(name, copy.deepcopy(model), trees) for name in (OURS, SORTED, PADDED)}
         losses = {name: sides[name]() for name in sides}
-        times, peaks = {}, {}
         times = bench.take_turns({name: finished(side) for name, side in sides.items()}, rounds)
+        peaks = {}
         for name in sides if torch.cuda.is_available() else ():
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()

@@ -168,17 +168,18 @@ def sides(
 ) -> dict[str, Callable[[], object]]:
     """A training step on the same trees for each side, with a model of its own."""
 
-    def make(name: str) -> Callable[[], object]:
-        model = tiny_model(vocab, 1, 0, width=width, layers=layers)
-        if name == TRL:
-            return trl_step(model, trees)
-        if name in (SORTED, PADDED):
-            return Flattened(model, trees, sorted_by_length=name == SORTED).step
-        config = LearnerConfig(mini_batch=len(trees), max_tokens=MAX_TOKENS if name == OURS else 1)
-        learner = Learner(model, OptimizerConfig(lr=LR), config)
-        return lambda: learner.update(trees, clipped_surrogate)["loss"]
+    return {name: side(name, tiny_model(vocab, 1, 0, width=width, layers=layers), trees) for name in names}
 
-    return {name: make(name) for name in names}
+
+def side(name: str, model: torch.nn.Module, trees: Sequence[Tree]) -> Callable[[], object]:
+    """A training step of that side, with a model that it trains."""
+    if name == TRL:
+        return trl_step(model, trees)
+    if name in (SORTED, PADDED):
+        return Flattened(model, trees, sorted_by_length=name == SORTED).step
+    config = LearnerConfig(mini_batch=len(trees), max_tokens=MAX_TOKENS if name == OURS else 1)
+    learner = Learner(model, OptimizerConfig(lr=LR), config)
+    return lambda: learner.update(trees, clipped_surrogate)["loss"]
 
 
 def operations(model: PreTrainedModel, tokens: int, pairs: float, actions: int) -> float:

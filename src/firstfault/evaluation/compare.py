@@ -166,19 +166,20 @@ class Comparison:
             if not key.startswith(("methods.", "families.")):
                 self._refuse(key, known[key], settings[key])
         for cell in (*self.plan.tuning(), *self.plan.compared(self.chosen())):
-            if kept := result(cell):
-                named = (f"methods.{cell.method}.", f"families.{cell.family}.")
-                changed = next((key for key in sorted(others) if key.startswith(named)), None)
-                if changed:
-                    self._refuse(changed, known[changed], settings[changed])
+            of_method, of_family = f"methods.{cell.method}.", f"families.{cell.family}."
+            changed = next((key for key in sorted(others) if key.startswith((of_method, of_family))), None)
+            kept = result(cell)
+            if kept and changed:
+                self._refuse(changed, known[changed], settings[changed])
+            elif kept:
                 mine = flat(cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"}))
                 its = flat(kept["config"])
                 changed = next((key for key in mine if its.get(key, mine[key]) != mine[key]), None)
                 if changed:
                     self._refuse(changed, its[changed], mine[changed])
-            elif any(key.startswith((f"methods.{cell.method}.", f"families.{cell.family}.")) for key in others):
+            elif changed:
                 shutil.rmtree(cell.folder, ignore_errors=True)
-                if any(key.startswith(f"families.{cell.family}.") for key in others):
+                if any(key.startswith(of_family) for key in others):
                     shutil.rmtree(cell.start, ignore_errors=True)
         write_whole(out / "settings.json", json.dumps(known | settings, indent=1))
 
