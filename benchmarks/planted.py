@@ -87,7 +87,8 @@ def measure(process: PlantedProcess, policy: TabularPolicy, methods: dict[str, M
         "probe_share": len(begun) / (len(begun) + len(whole)),
         "success_whole": mean([leaf.success for leaf in whole]),
         "success_probe": mean([leaf.success for leaf in begun]) if begun else 0.0,
-        **localization(process, trees),
+        **localization(process.first_irrecoverable, trees),
+        "first_wrong": localization(process.first_wrong, trees)["exact"],
     }
     rows = []
     for label, method in methods.items():
@@ -97,7 +98,7 @@ def measure(process: PlantedProcess, policy: TabularPolicy, methods: dict[str, M
         zero = mean([not tree.has_gradient for tree in trees])
         quality = {"snr": snr, "snr_error": error, "zero": zero, "cosine": cosine(shares, exact)}
         if label == "ELPO":
-            chosen, latest = zip(*choices(process, trees), strict=True)
+            chosen, latest = zip(*choices(process.first_irrecoverable, trees), strict=True)
             quality |= {"later": mean(chosen), "later_error": standard_error(chosen), "latest": mean(latest)}
         rows.append({"method": label, **{column: round(number, 5) for column, number in {**quality, **found}.items()}})
     gc.collect()

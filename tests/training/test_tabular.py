@@ -213,7 +213,7 @@ def test_a_search_with_a_policy_that_never_errs_finds_the_planted_step(where, mi
         failed = next(leaf for leaf in leaves if not leaf.success and leaf.depth > 2)
         search = Bisect(failed.depth - 1, lambda step: 1, verified=verified)
         [verdict] = asyncio.run(localize({failed: search}, handle))
-        assert judge(process, handle.tree, verdict) == "exact"
+        assert judge(process.first_irrecoverable(handle.tree.task, failed), verdict) == "exact"
 
 
 def test_outcomes_of_searches():
@@ -225,11 +225,12 @@ def test_outcomes_of_searches():
         node = tree.add(node, rollout=0, action_tokens=[action])
     node.end, node.success = "answer", False  # lost at step 2 of 3
     verdict = lambda step, finished=True: Verdict(node.index, 3, step, finished, [Probe(1, 1, 1)])  # noqa: E731
-    outcomes = [judge(process, tree, verdict(step)) for step in (1, 2, 3, 4)]
+    truth = process.first_irrecoverable(task, node)
+    outcomes = [judge(truth, verdict(step)) for step in (1, 2, 3, 4)]
     assert outcomes == ["early", "exact", "late", "none"]
-    assert judge(process, tree, verdict(2, finished=False)) == "unfinished"
+    assert judge(truth, verdict(2, finished=False)) == "unfinished"
     tree.verdicts = [verdict(1), verdict(2)]
-    found = localization(process, [tree, Tree(task, prompt=[])])
+    found = localization(process.first_irrecoverable, [tree, Tree(task, prompt=[])])
     assert found["searches"] == 1 and found["exact"] == found["early"] == 0.5 and found["evidence"] == 1
 
 
@@ -245,7 +246,7 @@ def test_how_late_the_searched_runs_were_lost():
         leaves.append(node)
     tree.verdicts = [Verdict(leaves[2].index, 3, 3, True), Verdict(leaves[5].index, 3, 1, True)]
     # lost at steps 1, 3, 2 (the second run was won), of which 3 was chosen; then 2 and 1, of which 1
-    assert choices(process, [tree]) == [(1.0, 1.0), (-0.5, 0.5)]
+    assert choices(process.first_irrecoverable, [tree]) == [(1.0, 1.0), (-0.5, 0.5)]
 
 
 def test_probes_are_the_completions_from_a_step():

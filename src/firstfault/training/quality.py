@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,19 +28,21 @@ def signal_to_noise(shares: Tensor, resamples: int = 200) -> tuple[float, float]
     >>> round(snr, 2), error < 0.01
     (0.25, True)
     """
-    g = shares.flatten(1).double()
-    n, squares = len(g), g.square().sum(1)
+    g = shares.flatten(1)
+    n, inner = len(g), (g @ g.T).double()
 
     def snr(weights: Tensor) -> Tensor:
         """Of each row of weights [B, n], whose sum is 1."""
-        signal = (weights @ g).square().sum(1)
-        noise = (weights @ squares - signal) * n / (n - 1)
+        signal = (weights @ inner * weights).sum(1)
+        noise = (weights @ inner.diagonal() - signal) * n / (n - 1)
         return signal / noise - 1 / n
 
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(n, (resamples, n), generator=generator)
-    weights = torch.zeros(resamples, n, dtype=g.dtype).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=g.dtype) / n)
-    return snr(torch.full((1, n), 1 / n, dtype=g.dtype)).item(), snr(weights).std().item()
+    weights = torch.zeros(resamples, n, dtype=inner.dtype).scatter_add_(
+        1, drawn, torch.ones_like(drawn, dtype=inner.dtype) / n
+    )
+    return snr(torch.full((1, n), 1 / n, dtype=inner.dtype)).item(), snr(weights).std().item()
 
 
 def cosine(shares: Tensor, exact: Tensor) -> float:
@@ -53,13 +55,15 @@ def probes(tree: Tree) -> list[Node]:
     return [leaf for leaf in tree.leaves if leaf.anchor is not tree.root]
 
 
-def judge(process: PlantedProcess, tree: Tree, verdict: Verdict) -> str:
-    """One search against `PlantedProcess.first_irrecoverable`.
+Truth = Callable[[Task, Node], int | None]  # the step (from 1) at which a failed run was lost
+
+
+def judge(truth: int | None, verdict: Verdict) -> str:
+    """One search against the step at which its run was lost.
 
     "unfinished" if the budget cut it off, "none" if it wrongly says that no step is at fault; else the step that it
     names is "exact", "early" or "late".
     """
-    truth = process.first_irrecoverable(tree.task, tree.nodes[verdict.leaf])
     if not verdict.finished:
         return "unfinished"
     if verdict.step == truth:
@@ -69,28 +73,21 @@ def judge(process: PlantedProcess, tree: Tree, verdict: Verdict) -> str:
     return "early" if verdict.step < truth else "late"
 
 
-def localization(process: PlantedProcess, trees: Sequence[Tree]) -> dict[str, float]:
-    """Searches per tree, and of the searches the shares with each outcome (see `judge`), and of those that
-
-    - named the first wrong step (`first_wrong`), from which a run may still be recoverable,
-    - had a probe that succeeded (`evidence`).
-    """
+def localization(truth: Truth, trees: Sequence[Tree]) -> dict[str, float]:
+    """Searches per tree, and of the searches the shares with each outcome (see `judge`), and of those that had a probe
+    that succeeded (`evidence`)."""
     searches = [(tree, verdict) for tree in trees for verdict in tree.verdicts]
-    outcomes = Counter(judge(process, tree, verdict) for tree, verdict in searches)
+    outcomes = Counter(judge(truth(tree.task, tree.nodes[verdict.leaf]), verdict) for tree, verdict in searches)
     shares = {name: outcomes[name] for name in ("exact", "early", "late", "none", "unfinished")}
-    shares["first_wrong"] = sum(
-        verdict.finished and verdict.step == process.first_wrong(tree.task, tree.nodes[verdict.leaf])
-        for tree, verdict in searches
-    )
     shares["evidence"] = sum(any(probe.successes for probe in verdict.probes) for _, verdict in searches)
     return {"searches": len(searches) / len(trees), **{k: n / max(1, len(searches)) for k, n in shares.items()}}
 
 
-def choices(process: PlantedProcess, trees: Sequence[Tree], failures: int = 3) -> list[tuple[float, float]]:
+def choices(truth: Truth, trees: Sequence[Tree], failures: int = 3) -> list[tuple[float, float]]:
     """How late the runs that ELPO's bisections chose were lost, each among `failures` failed runs, in steps.
 
-    Of each search: the first irrecoverable step of the run that was chosen, and that of the run lost last, both less
-    the mean over all it was chosen from. As `ELPO.explore` has it, each search takes the next failed whole runs.
+    Of each search: the step at which the run that was chosen was lost, and that of the run lost last, both less the
+    mean over all it was chosen from. As `ELPO.explore` has it, each search takes the next failed whole runs.
     """
     found = []
     for tree in trees:
@@ -98,7 +95,7 @@ def choices(process: PlantedProcess, trees: Sequence[Tree], failures: int = 3) -
         failed.sort(key=lambda leaf: leaf.rollout)
         for number, verdict in enumerate(tree.verdicts):
             among = failed[number * failures : (number + 1) * failures]
-            lost = {leaf.index: process.first_irrecoverable(tree.task, leaf) for leaf in among}
+            lost = {leaf.index: truth(tree.task, leaf) for leaf in among}
             average = mean(list(lost.values()))
             found.append((lost[verdict.leaf] - average, max(lost.values()) - average))
     return found
