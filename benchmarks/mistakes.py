@@ -28,7 +28,7 @@ from firstfault.credit import mean
 from firstfault.losses import TermBatch
 from firstfault.methods import ELPO, GRPO, Method
 from firstfault.training.build import build_tasks
-from firstfault.training.learner import Learner, term_batch
+from firstfault.training.learner import Learner, term_batch, total_weight
 from firstfault.training.loop import Trainer, grow
 from firstfault.training.pack import pack
 from firstfault.training.quality import action_tokens, choices, localization, probes, signal_to_noise
@@ -49,7 +49,7 @@ HALF = 4  # iterations of GRPO behind which everything is measured again
 
 def gradients(learner: Learner, trees: list[Tree], loss) -> Tensor:
     """What each tree adds to the loss's gradient, were all trees one mini-batch, [trees, parameters]."""
-    total = sum(term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms)
+    total = total_weight(trees)
     parameters = list(learner.model.parameters())
     shares = torch.zeros(len(trees), sum(p.numel() for p in parameters))
     for share, tree in zip(shares, trees, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,16 +21,23 @@ def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:
     >>> normalize([0.3, 0.3])
     [0.0, 0.0]
     """
-    if len(set(values)) < 2:  # a mean of equal floats can differ from them in the last bit
-        return [0.0] * len(values)
-    mean = sum(values) / len(values)
-    std = (sum((x - mean) ** 2 for x in values) / len(values)) ** 0.5
-    return [(x - mean) / (std + eps) for x in values]
+    center = mean(values)
+    std = mean([(x - center) ** 2 for x in values]) ** 0.5
+    return [(x - center) / (std + eps) for x in values]
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean, 0 of nothing."""
-    return sum(values) / len(values) if values else 0.0
+    """The mean, 0 of nothing; of equal values exactly their value, which a rounded sum would miss in the last bit.
+
+    >>> mean([0.1] * 6) == 0.1, sum([0.1] * 6) / 6 == 0.1
+    (True, False)
+    """
+    return min(max(values), max(min(values), sum(values) / len(values))) if values else 0.0
+
+
+def logistic(x: float) -> float:
+    """1 / (1 + exp(-x)), for arguments of any size."""
+    return (1 + math.tanh(x / 2)) / 2
 
 
 def centre(values: Sequence[float], scale: Scale) -> list[float]:

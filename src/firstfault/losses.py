@@ -68,11 +68,9 @@ def clipped_with_gradient(batch: TermBatch) -> Tensor:
     (-2.4, -2.4)
     """
     ratios = batch.ratios
-    kept = (1 + batch.clip_high) * ratios / ratios.detach()
-    over = (batch.advantages > 0) & (ratios > 1 + batch.clip_high)
-    clipped = torch.clamp(ratios, 1 - batch.clip_low, 1 + batch.clip_high)
+    highest = (1 + batch.clip_high) * (batch.logprobs - batch.logprobs.detach()).exp()  # its gradient is its value
+    clipped = torch.where(ratios > 1 + batch.clip_high, highest, ratios.clamp(min=1 - batch.clip_low))
     gains = torch.minimum(ratios * batch.advantages, clipped * batch.advantages)
-    gains = torch.where(over, kept * batch.advantages, gains)
     return -(batch.weights * gains).sum() / batch.total_weight
 
 

@@ -259,11 +259,6 @@ class Tree:
         return any(node.terms or node.value_target is not None for node in self.nodes)
 
     @property
-    def is_referred(self) -> bool:
-        """Whether it is known how likely the policy that training began with is to act so."""
-        return any(node.reference_logprobs for node in self.nodes)
-
-    @property
     def has_gradient(self) -> bool:
         """Whether anything is learnt from what it scored: from an advantage, or a value."""
         return any(n.value_target is not None or any(term.has_gradient for term in n.terms) for n in self.nodes)

@@ -9,7 +9,7 @@ import pytest
 
 from firstfault.localize import SEARCHES, Filled, Posterior
 from firstfault.localize.posterior import RATES
-from firstfault.localize.search import Search
+from firstfault.localize.search import Search, _questions
 
 
 def played(search: Search, recovers, budget: int, seed: int = 0) -> int:
@@ -139,6 +139,19 @@ def test_filled_takes_the_rollouts_of_a_round_and_leaves_an_anchor_at_its_first_
         asked.append(question)
         search.tell(question[0], [next(outcomes)])
     assert asked == [(4, 1), (4, 1), (6, 1), (6, 1), (6, 1), (6, 1)]
+
+
+@pytest.mark.parametrize("name", ["printed", "verified", "filled", "posterior"])
+@pytest.mark.parametrize("fault", range(1, 9))
+def test_questions_asked_together_lead_where_single_ones_lead(name, fault):
+    for together in (1, 2, 4):
+        search = SEARCHES[name](8, lambda step: 2, random.Random(0))
+        left = 60
+        while questions := _questions(search, left, together):
+            for step, tries in questions:
+                search.tell(step, [step < fault] * tries)
+                left -= tries
+        assert (search.verdict().step, search.verdict().finished) == (fault, True)
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -410,6 +410,16 @@ def test_a_search_that_was_cut_off_marks_nothing_unless_literal():
     assert verdict.marked and marked(tree) == [tree.nodes[verdict.leaf].steps[4]]  # L = 5, as far as it came
 
 
+def test_an_anchor_that_was_cut_short_is_remembered_while_the_answer_rests_on_it():
+    for tries, finished in ((3, True), (1, False)):
+        search = Bisect(4, lambda step: 3)
+        assert search.ask(20) == (2, 3)
+        search.tell(2, [False] * tries)
+        assert search.ask(20) == (1, 3)
+        search.tell(1, [True])
+        assert (search.verdict().step, search.verdict().finished) == (2, finished)
+
+
 def test_a_tree_without_a_successful_probe_marks_nothing_unless_literal():
     """Without a success anywhere, every search ends at step 1, whatever the truth."""
     tree = explored(ELPO(rollouts=9), planted(9, [Plan(8, 5)], recovers=lambda step: False)).tree
@@ -568,9 +578,10 @@ def test_rewards_of_steps_take_failures_as_they_are_scored():
 
 
 def test_runs_that_score_alike_teach_nothing_even_if_they_branch():
-    tree = grow([[[0, 0], 0], 0])
-    ELPO().credit([tree])
-    assert not tree.has_gradient
+    for reward in (0, 0.1):
+        tree = grow([[[reward] * 3, reward], reward])
+        ELPO().credit([tree])
+        assert not tree.has_gradient
 
 
 # Eq. 11: clip bounds

@@ -62,6 +62,14 @@ def grown(method: Method, n: int = 20, **process) -> list[Tree]:
 # All of them
 
 
+@pytest.mark.parametrize("reward", [0.1, -0.6])
+@pytest.mark.parametrize("method", [GRPO(scale="none"), RLOO(), REBEL(), CoRPO(reward_min=-1), ReinforcePP()])
+def test_runs_that_score_alike_have_no_advantage(method, reward):
+    tree = independent_runs(*[reward] * 6)
+    method.credit([tree])
+    assert not tree.has_gradient and tree.is_credited
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("budget", [1, 2, 5, 16])
 def test_the_budget_is_never_overspent(name, budget):
@@ -213,12 +221,14 @@ def test_the_coin_of_arpos_code_falls_by_the_entropy_one_call_before():
     assert mean(shares) == pytest.approx(0.5, abs=0.1)  # the gap that it sees is 0
 
 
-def test_arpos_soft_and_hard_credit_have_the_same_gradient_while_nothing_is_clipped():
-    settings = {"entropy": "raised", "traps": traps("recoverable")}
-    trees = grown(ARPO(), **settings)
+@pytest.mark.parametrize("aggregation", ["token", "sequence"])
+def test_arpos_soft_and_hard_credit_have_the_same_gradient_while_nothing_is_clipped(aggregation):
+    settings = {"entropy": "raised", "traps": traps("recoverable"), "tokens_max": 5}
+    arpo = ARPO(aggregation=aggregation)
+    trees = grown(arpo, **settings)
     logits = TabularPolicy.first(PlantedProcess(**settings)).logits
-    soft = gradients(ARPO(), trees, logits)
-    hard = ARPO(advantages="hard")
+    soft = gradients(arpo, trees, logits)
+    hard = ARPO(advantages="hard", aggregation=aggregation)
     hard.shape(trees)
     hard.credit(trees)
     assert any(probes(tree) for tree in trees)
@@ -226,10 +236,18 @@ def test_arpos_soft_and_hard_credit_have_the_same_gradient_while_nothing_is_clip
     # and another one where ratios are clipped
     far = logits + torch.randn(logits.shape, generator=torch.Generator().manual_seed(0), dtype=logits.dtype)
     apart = gradients(hard, trees, far)
-    ARPO().shape(trees)
-    ARPO().credit(trees)
-    difference = (gradients(ARPO(), trees, far) - apart).abs().max()
+    arpo.shape(trees)
+    arpo.credit(trees)
+    difference = (gradients(arpo, trees, far) - apart).abs().max()
     assert difference > 0.01 * apart.abs().max()
+
+
+def test_tree_grpo_spends_what_it_can_not_branch_on_whole_runs():
+    process = PlantedProcess(steps_min=1, steps_max=2, traps=traps("dead end"))
+    policy = TabularPolicy.first(process)
+    for rollouts in (7, 16):
+        trees = grow(TreeGRPO(rollouts=rollouts), process, policy, process.train(0, 0, n=20), key=(0,))
+        assert {len(tree.leaves) for tree in trees} == {rollouts}
 
 
 def test_aepo_weighs_tokens_by_their_entropy():
@@ -274,6 +292,13 @@ def test_a_good_clipped_token_keeps_its_gradient_and_all_else_is_the_surrogate()
     torch.testing.assert_close(ours[~good], theirs[~good])
     assert good.any() and not theirs[good].any()
     torch.testing.assert_close(ours[good], torch.full_like(ours[good], -1.2 / 200))
+
+
+def test_aepos_loss_of_a_token_that_became_impossible_has_a_gradient():
+    logprobs = torch.tensor([-200.0], requires_grad=True)
+    one = torch.ones(1)
+    clipped_with_gradient(TermBatch(logprobs, 0 * one, one, one, 0.2 * one, 0.2 * one, 1.0)).backward()
+    assert logprobs.grad.tolist() == [0.0]
 
 
 # Steps
@@ -361,6 +386,17 @@ def test_vppo_pays_all_calls_of_a_run_whose_answer_alone_was_wrong():
     VPPO(cut=0).credit([tree])
     baseline = (1 + 0.5 * 2 / 3) / 2
     assert [step.advantage + baseline for step in tree.leaves[1].steps] == pytest.approx([0.5, 0.5, 0])
+
+
+def test_vppo_marks_the_error_that_it_used():
+    tree = independent_runs(1, 0, 0, steps=3, tokens=1)
+    _, lost, unknown = tree.leaves
+    tree.verdicts = [Verdict(lost.index, steps=2, step=2, finished=True),
+                     Verdict(unknown.index, steps=2, step=1, finished=False)]  # fmt: skip
+    VPPO().shape([tree])
+    VPPO().credit([tree])
+    assert [verdict.marked for verdict in tree.verdicts] == [True, False]
+    assert [step.critical for leaf in (lost, unknown) for step in leaf.steps] == [False, True, False] + [False] * 3
 
 
 def test_vppos_relu_spares_the_good_prefix():

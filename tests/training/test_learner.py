@@ -31,11 +31,11 @@ def make_learner(model, *, name="adamw", temperature=1.0, max_grad_norm=1e9, lr=
     return Learner(model, optimizer, config, temperature=temperature, critic=critic)
 
 
-def gradients(model, trees, loss=clipped_surrogate, **config):
+def gradients(model, trees, loss=clipped_surrogate, *, ties=False, **config):
     """What the learner's update would hand to its optimizer, and its metrics."""
     learner = make_learner(model, **config)
     learner.optimizers.clear()
-    metrics = learner.update(trees, loss)
+    metrics = learner.update(trees, loss, ties=ties)
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, metrics
 
 
@@ -581,7 +581,7 @@ def test_a_distance_from_the_reference_is_learnt_where_no_advantage_is(make_mode
     learner = make_learner(model, lr=1e-3)
     assert learner.update(trees, clipped_surrogate)["updates"] == 0
     learner.refer(trees, reference)
-    far = [learner.update(trees, GRPO(kl=1.0).loss)["kl_reference"] for _ in range(30)]
+    far = [learner.update(trees, GRPO(kl=1.0).loss, ties=True)["kl_reference"] for _ in range(30)]
     assert far[-1] < far[0] / 4
 
 
@@ -592,7 +592,7 @@ def test_the_kl_term_on_trees_is_that_on_flattened_runs(make_model, forest, esti
         draw = numbers("reference", step.index)
         step.reference_logprobs = [logprob + draw.uniform(-1, 1) for logprob in step.logprobs]
     method = GRPO(kl=1.0, kl_estimate=estimate)
-    ours, _ = gradients(make_model(), trees, method.kl_term)
+    ours, _ = gradients(make_model(), trees, method.kl_term, ties=method.learns_from_ties)
 
     def of_token(logprob, reference):
         d = reference - logprob

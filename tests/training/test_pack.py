@@ -63,6 +63,26 @@ def test_unique_tokens_counts_shared_ones_once(forest):
     assert len(pack(trees).tokens) == sum(unique_tokens(tree) for tree in trees)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_branches_without_credit_are_not_computed(make_model, make_tree, seed):
+    model, tree = use_planned_attention(make_model()), make_tree(seed)
+    with torch.no_grad():
+        whole, all_tokens = by_step(model, tree), unique_tokens(tree)
+        for leaf in tree.leaves[::2]:
+            leaf.terms = [Term(1.0, 1.0, 0.2, 0.2)]
+        ours = by_step(model, tree)
+    assert ours.keys() == {node for leaf in tree.leaves[::2] for node in leaf.path}
+    assert len(pack([tree]).tokens) == unique_tokens(tree) < all_tokens
+    for node, logprobs in ours.items():
+        torch.testing.assert_close(logprobs, whole[node], atol=1e-5, rtol=0)
+
+
+def by_step(model, tree):
+    packed = pack([tree])
+    logprobs = packed_logprobs(model, packed).split([len(node.action_tokens) for node in packed.steps])
+    return dict(zip(packed.steps, logprobs, strict=True))
+
+
 def test_the_first_token_of_every_branch_is_predicted_by_the_last_of_the_parent(forest):
     for tree in forest():
         packed, at = pack([tree]), 0

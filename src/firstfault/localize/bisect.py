@@ -47,7 +47,8 @@ class Bisect(Search):
         if not outcomes:  # all were discarded: nothing can be said of this anchor
             self._ended = True
         else:
-            self._cut = not any(outcomes) and len(outcomes) < self._wanted
+            if not any(outcomes):  # what the answer rests on
+                self._cut = len(outcomes) < self._wanted
             self._move(any(outcomes))
 
     def _move(self, success: bool) -> None:

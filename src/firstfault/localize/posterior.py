@@ -45,6 +45,8 @@ class Posterior(Search):
         stop: probability at which the answer is sure.
     """
 
+    asks_ahead = True
+
     def __init__(
         self,
         steps: int,

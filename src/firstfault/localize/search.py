@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from firstfault.agent.rollouts import Rollouts
 from firstfault.tree import Node, Probe, Verdict
@@ -17,6 +17,8 @@ class Search(ABC):
     `ask` says after which step to sample how many completions next, `tell` hears what came of it. It knows no run and
     no engine: what it asks may be an agent, an endpoint or a simulation.
     """
+
+    asks_ahead: ClassVar[bool] = False  # whether it may be told of questions that it asked as if others had failed
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -82,8 +84,8 @@ async def localize(searches: Mapping[Node, Search], rollouts: Rollouts, together
     """Search the runs that ended at these leaves side by side: in each round, every search asks once.
 
     What is left of the budget is shared evenly among those that go on, but each may plan with its `cost`. With
-    `together`, a search asks so often in a round, as if what it has asked had failed. Every search also hears of the
-    other runs of the tree that passed where its own did: those that stand there, and what the others ask for.
+    `together`, a search that can asks so often in a round, as if what it has asked had failed. Every search also hears
+    of the other runs of the tree that passed where its own did: those that stand there, and what the others ask for.
     """
     going = dict(searches)
     for run, search in searches.items():
@@ -117,6 +119,7 @@ def _learn(search: Search, run: Node, leaves: Sequence[Node]) -> None:
 
 def _questions(search: Search, remaining: int, together: int) -> list[tuple[int, int]]:
     asked: list[tuple[int, int]] = []
+    together = together if search.asks_ahead else 1
     while remaining and len(asked) < together and (question := search.ask(remaining)) is not None:
         asked.append(question)
         remaining -= question[1]

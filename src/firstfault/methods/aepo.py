@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from firstfault.agent.rollouts import Rollouts
-from firstfault.credit import mean, normalize
+from firstfault.credit import logistic, mean, normalize
 from firstfault.losses import TermBatch, clipped_with_gradient
 from firstfault.methods.arpo import ARPO
 from firstfault.tree import Node, Tree
@@ -33,6 +32,8 @@ class AEPO(ARPO):
 
     paper: ClassVar[str] = "AEPO, arXiv 2510.14545"
 
+    initial: None = Field(None, description="the first rollout says how many are whole")
+    branch: Literal["threshold"] = Field("threshold", description="as printed")
     beta_root: float = Field(1.0, description="β: how fast whole rollouts grow with H_root - H_tool")
     entropy_weight: float = Field(0.2, ge=0, description="how much the entropy of a token adds to its advantage")
 
@@ -49,7 +50,7 @@ class AEPO(ARPO):
     def whole(self, root: float, tools: Sequence[float]) -> int:
         """m, at least 1."""
         gap = root - mean(tools) if tools else 0.0
-        return max(1, round(self.rollouts / (1 + math.exp(-self.beta_root * gap))))
+        return max(1, round(self.rollouts * logistic(self.beta_root * gap)))
 
     def branches(self, tree: Tree, step: Node, chosen: Sequence[Node] = ()) -> bool:
         branched = 0

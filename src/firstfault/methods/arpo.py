@@ -22,8 +22,8 @@ class ARPO(Clipped):
        the first k after its tool call t, ΔH_t = H_t - H_init.
     2. Where P_t = α + β ΔH_t > τ, one completion more starts after that call; branches branch in turn, early places
        first. What is left of the budget goes to whole rollouts.
-    3. "soft": GRPO over all leaves. "hard": the same scores, but a step that runs share takes the mean of theirs. The
-       two have the same gradient while no ratio is clipped.
+    3. "soft": GRPO over all leaves. "hard": the same scores, but a step that runs share takes the mean of theirs (by
+       the weights of the runs). The two have the same gradient while no ratio is clipped.
 
     Ours: k = 20, α = 0.5, β = 0.2, τ = 0.5, entropies in nats. `branch = "coin"` is what the authors' code does
     instead of 2: a branch with probability clip(0.5 + 0.2 ΔH_t, 0, 1), where ΔH lags one call behind.
@@ -90,6 +90,6 @@ class ARPO(Clipped):
                 self.credit_runs(tree, list(scores.values()))
                 continue
             for step in tree.steps:
-                weight = sum(run_weight(leaf, self.aggregation) for leaf in step.leaves)
-                shared = mean([scores[leaf] for leaf in step.leaves])
-                step.terms = [Term(shared, weight, self.clip_low, self.clip_high)]
+                weights = [run_weight(leaf, self.aggregation) for leaf in step.leaves]
+                total = sum(weight * scores[leaf] for weight, leaf in zip(weights, step.leaves, strict=True))
+                step.terms = [Term(total / sum(weights), sum(weights), self.clip_low, self.clip_high)]

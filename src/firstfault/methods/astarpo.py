@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -34,6 +34,7 @@ class AStarPO(Method):
     paper: ClassVar[str] = "A*-PO, arXiv 2505.20686"
 
     rollouts: int = Field(9, ge=2, description="rollouts per task, those of the reference included")
+    aggregation: Literal["sequence"] = Field("sequence", description="every run has the same say")
     offline: int = Field(8, ge=1, description="N: rollouts of the reference policy; one less than all at most")
     beta_1: float = Field(0.5, gt=0, description="β₁: temperature of V*")
     beta_2: float = Field(1e-3, gt=0, description="β₂: how far the policy may go from the reference")

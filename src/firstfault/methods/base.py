@@ -41,6 +41,11 @@ class Method(BaseModel):
         """Whether its loss reads the log-probabilities of the policy that training began with."""
         return False
 
+    @property
+    def learns_from_ties(self) -> bool:
+        """Whether its loss has a gradient where all advantages of a tree are 0."""
+        return self.needs_reference
+
     async def explore_all(self, batch: Batch) -> list[Tree]:
         """Spend the budget of an iteration; by default the same on each of its tasks."""
         return await batch.grow(batch.draw(batch.size), self.explore, self.rollouts)

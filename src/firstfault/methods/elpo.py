@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from firstfault.agent.rollouts import Rollouts
-from firstfault.credit import mean, normalize, run_weight
+from firstfault.credit import logistic, mean, normalize, run_weight
 from firstfault.localize import SEARCHES, Search, localize
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Term, Tree
@@ -78,8 +78,7 @@ class ELPO(Clipped):
     def tries(self, run: Node, step: int) -> int:
         """X_m (Eq. 5), rounded half up: the surer the agent went on after step m, next to its first, the fewer."""
         gap = mean(run.steps[step].entropies) - mean(run.steps[0].entropies)
-        share = (1 + math.tanh(self.beta * gap / 2)) / 2  # the logistic function, for arguments of any size
-        return math.floor(self.tries_min + (self.tries_max - self.tries_min) * share + 0.5)
+        return math.floor(self.tries_min + (self.tries_max - self.tries_min) * logistic(self.beta * gap) + 0.5)
 
     def credit(self, trees: Sequence[Tree]) -> None:  # Eqs. 6-11
         for tree in trees:

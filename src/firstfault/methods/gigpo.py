@@ -17,7 +17,8 @@ class GiGPO(Clipped):
     """A = A_E + ω A_S on every step: a run against its group, and a step against those from the same state.
 
     A_E is GRPO's. For A_S, the steps of a task's runs that started from an identical state form a cluster, and each is
-    scored by its discounted return γ^(steps to go) R within it. Without repeated states, A_S is 0.
+    scored by its discounted return γ^(steps to go) R within it. Without repeated states, A_S is 0 on all but the
+    first steps, which all started from the prompt.
 
     Source: Feng et al., Group-in-Group Policy Optimization, arXiv 2505.10978, Eqs. 3-8. A state is known by what the
     agent has just read: the prompt, or the outputs of its last calls (their text); γ = 0.95. Ours: no more than that,

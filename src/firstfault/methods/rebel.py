@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -17,11 +17,11 @@ from firstfault.tree import Tree
 class REBEL(Method):
     """For two runs x, y of a task: minimize ((ln ρ(x) - ln ρ(y)) / η - (R(x) - R(y)))², ρ = π / π_sampler of a run.
 
-    Over all pairs of a group, this is its variance of ln ρ / η - R, and so is computed. No clip, no critic.
+    Half its mean over all ordered pairs of a group is the variance of ln ρ / η - R, and so is computed. A pair with the
+    same reward counts as well: its ratios are held together. No clip, no critic.
 
     Source: Gao et al., REBEL, arXiv 2404.16767, Eq. 9. Ours: all pairs of a group of 16 instead of two samples, and
-    η = 8. Two runs with R = 1 and 0, where the first has become e times as
-    likely: (1 - 1)²
+    η = 8. Two runs with R = 1 and 0, where the first has become e times as likely: (1 - 1)² / 4, (1/2 - 1)² / 4
 
     >>> import torch
     >>> from firstfault.losses import TermBatch
@@ -34,7 +34,12 @@ class REBEL(Method):
 
     paper: ClassVar[str] = "REBEL, arXiv 2404.16767"
 
+    aggregation: Literal["sequence"] = Field("sequence", description="every run has the same say")
     eta: float = Field(8.0, gt=0, description="η: how far the policy may go for a reward")
+
+    @property
+    def learns_from_ties(self) -> bool:
+        return True
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from firstfault.credit import mean
 from firstfault.methods.base import Clipped
 from firstfault.tree import Tree
 
@@ -27,5 +28,5 @@ class RLOO(Clipped):
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
             rewards = [leaf.reward for leaf in tree.leaves]
-            others = max(1, len(rewards) - 1)
-            self.credit_runs(tree, [reward - (sum(rewards) - reward) / others for reward in rewards])
+            others = [[*rewards[:i], *rewards[i + 1 :]] for i in range(len(rewards))]
+            self.credit_runs(tree, [reward - mean(rest) for reward, rest in zip(rewards, others, strict=True)])

@@ -22,9 +22,8 @@ class TreeGRPO(Clipped):
     2. A = z within the tree of a chain + z over all trees of the task.
 
     Source: Ji et al., Tree Search for LLM Agent RL, arXiv 2509.21240. Ours: N = 3 and L = 1, and as many
-    chains as the budget has room for; steps are drawn with replacement; a chain of a single step can't be branched, and
-    its share is not spent. Two chains of two
-    steps, each with one branch behind its first step:
+    chains as the budget has room for; steps are drawn with replacement; what is left of the budget (a chain of a single
+    step can't be branched) goes to whole rollouts. Two chains of two steps, each with one branch behind its first step:
 
     >>> from firstfault.tree import Task
     >>> tree = Tree(Task("q", "a"), prompt=[1])
@@ -51,6 +50,7 @@ class TreeGRPO(Clipped):
             inner = [[step for step in chain.subtree if not step.is_leaf] for chain in tree.root.children]
             places = [draw.choice(steps) for _ in range(self.expansions) for steps in inner if steps]
             await rollouts.continue_all(places[: rollouts.remaining])
+        await rollouts.sample(rollouts.remaining)
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:

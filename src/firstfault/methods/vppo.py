@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,7 @@ class VPPO(Clipped):
 
     paper: ClassVar[str] = "VPPO, arXiv 2601.18984"
 
+    reward: Literal["judge"] = Field("judge", description="1 for a success; what a failure gets is the method")
     runs: int | None = Field(None, ge=1, description="whole rollouts before searches; by default half of the budget")
     tries: int = Field(2, ge=1, description="completions per anchor of a search")
     alpha: float = Field(0.5, ge=0, le=1, description="α: what a token of the good prefix is paid")
@@ -53,12 +54,23 @@ class VPPO(Clipped):
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
-            errors = {tree.nodes[v.leaf]: v.step for v in tree.verdicts if v.finished}
+            errors = self.mark(tree)
             runs = [leaf for leaf in tree.leaves if leaf.anchor is tree.root]
             paid = [self.paid(tree, leaf, errors.get(leaf, 1)) for leaf in runs]
             baseline = mean([mean([pay for step in steps for pay in step]) for steps in paid])
             for leaf, steps in zip(runs, paid, strict=True):
                 self.credit_run(leaf, [[self._less(pay, baseline, leaf) for pay in step] for step in steps])
+
+    def mark(self, tree: Tree) -> dict[Node, int]:
+        """The first error of each run that was searched to an end; marks the step, where there is one."""
+        errors = {}
+        for verdict in tree.verdicts:
+            verdict.marked = verdict.finished
+            if verdict.finished:
+                leaf = tree.nodes[verdict.leaf]
+                errors[leaf] = verdict.step
+                leaf.steps[verdict.step - 1].critical |= verdict.step <= verdict.steps
+        return errors
 
     def paid(self, tree: Tree, leaf: Node, error: int) -> list[list[float]]:
         """What each action token of a run is paid, by steps."""

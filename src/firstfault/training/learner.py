@@ -82,10 +82,13 @@ class Learner:
             for group, own in zip(optimizer.param_groups, configured, strict=True):
                 group.update(own, params=group["params"])
 
-    def update(self, trees: Sequence[Tree], loss: Loss, seed: tuple[int, ...] = ()) -> dict[str, float]:
+    def update(
+        self, trees: Sequence[Tree], loss: Loss, seed: tuple[int, ...] = (), *, ties: bool = False
+    ) -> dict[str, float]:
         """Train on a batch: `epochs` times over its trees in an order drawn from `seed`, an update per mini-batch.
 
-        Trees that carry no credit are left out; mini-batches without any gradient are skipped.
+        Trees that carry no credit are left out; mini-batches without any gradient are skipped. With `ties`, the loss
+        has a gradient where all advantages of a tree are 0, too.
 
         Returns:
             Means over action tokens (`entropy`), over terms and their tokens (`kl_*`, `ratio_*`, `clip_*`), over states
@@ -98,15 +101,13 @@ class Learner:
             shuffled = list(trees)
             order.shuffle(shuffled)
             for mini_batch in mini_batches(shuffled, self.config):
-                self._step(mini_batch, loss, sums)
+                self._step(mini_batch, loss, ties, sums)
         return _means(sums)
 
-    def _step(self, trees: list[Tree], loss: Loss, sums: dict[str, float]) -> None:
-        total = sum(
-            term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms
-        )
+    def _step(self, trees: list[Tree], loss: Loss, ties: bool, sums: dict[str, float]) -> None:
+        total = total_weight(trees)
         states = sum(node.value_target is not None for tree in trees for node in tree.nodes)
-        trees = [tree for tree in trees if tree.has_gradient or tree.is_referred]  # the others count in the total only
+        trees = [tree for tree in trees if ties or tree.has_gradient]  # the others count in the totals only
         if not trees:
             sums["skipped_updates"] += 1
             return
@@ -181,6 +182,11 @@ def holding(model: PreTrainedModel, weights: dict[str, Tensor]) -> Iterator[None
         yield
     finally:
         model.load_state_dict(own)
+
+
+def total_weight(trees: Sequence[Tree]) -> float:
+    """Of all terms, token by token: what the loss of a mini-batch is divided by."""
+    return sum(term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms)
 
 
 def term_batch(packed: Packed, logprobs: Tensor, total_weight: float) -> TermBatch:

@@ -174,7 +174,7 @@ class Trainer:
         if self.method.needs_reference:
             self.learner.refer([tree for tree in trees if tree.is_credited], self._reference)
         self.learner.scale_lr(config.optimizer.scale(self.iteration, config.steps))
-        learnt = self.learner.update(trees, self.method.loss, seed=key)
+        learnt = self.learner.update(trees, self.method.loss, seed=key, ties=self.method.learns_from_ties)
         self.engine.load(self.learner.weights())
         updated = time.perf_counter()
         row = {

@@ -101,13 +101,25 @@ class _Row:
     segments: list[_Segment] = field(default_factory=list)
 
 
+def needed(tree: Tree) -> set[Node]:
+    """The nodes that have credit and those on the way to them; of a tree that has none yet, all.
+
+    So completions that only served to know a value, or to find an error, don't go through the model again.
+    """
+    found: set[Node] = set()
+    for node in reversed(tree.nodes):  # children before parents
+        if node.terms or node.value_target is not None or not found.isdisjoint(node.children):
+            found.add(node)
+    return found or set(tree.nodes)
+
+
 def unique_tokens(tree: Tree) -> int:
-    """How many tokens a tree has when each shared one counts once."""
-    return sum(len(node.action_tokens) + len(node.observation_tokens) for node in tree.nodes)
+    """How many tokens are computed of a tree, where each shared one counts once."""
+    return sum(len(node.action_tokens) + len(node.observation_tokens) for node in needed(tree))
 
 
 def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
-    """Lay trees side by side in one row; they don't see each other.
+    """Lay what is needed of trees side by side in one row; they don't see each other.
 
     Raises:
         ValueError: if a step has log-probabilities, or a term advantages, for another number of tokens than its own;
@@ -145,6 +157,8 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
 
 def _add(row: _Row, tree: Tree, number: int, nodes: int) -> None:
     """Append a tree, depth first, so that the steps of a segment stand side by side."""
+    kept = needed(tree)
+    children = {node: [child for child in node.children if child in kept] for node in kept}
     ends: dict[Node, int] = {}  # the index of the last token up to and with a node
     inside: dict[Node, _Segment] = {}
     critical: dict[Node, bool] = {}
@@ -152,7 +166,7 @@ def _add(row: _Row, tree: Tree, number: int, nodes: int) -> None:
     while stack:
         node = stack.pop()
         parent = node.parent
-        if parent is not None and len(parent.children) == 1:
+        if parent is not None and len(children[parent]) == 1:
             segment = inside[parent]
         else:
             segment = _Segment(len(row.tokens), inside[parent].path if parent is not None else np.arange(0))
@@ -186,7 +200,7 @@ def _add(row: _Row, tree: Tree, number: int, nodes: int) -> None:
         if node.children:
             row.states.append(ends[node])
             row.state_nodes.append(node)
-        stack.extend(reversed(node.children))
+        stack.extend(reversed(children[node]))
 
 
 class TreePlan:

@@ -145,7 +145,7 @@ def learn(
         credited = [tree for tree in trees if tree.is_credited]
         logits, clipped = policy.logits, Counter(spent.clipped)
         for i in range(min(mini_batches, len(credited))):
-            part = [tree for tree in credited[i::mini_batches] if tree.has_gradient or tree.is_referred]
+            part = [tree for tree in credited[i::mini_batches] if tree.has_gradient or method.learns_from_ties]
             direction = gradients(method, part, logits, clipped).sum(0) if part else torch.zeros_like(logits)
             if norm := direction.norm():
                 logits = logits + step_size * direction / norm

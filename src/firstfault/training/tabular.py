@@ -21,7 +21,7 @@ from firstfault.agent.batch import Batch
 from firstfault.credit import mean
 from firstfault.methods.base import Method
 from firstfault.tasks.planted import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
-from firstfault.training.learner import count_clipped, term_batch
+from firstfault.training.learner import count_clipped, term_batch, total_weight
 from firstfault.training.pack import pack, unique_tokens
 from firstfault.tree import Node, Task, Tree
 
@@ -159,13 +159,13 @@ def credit(method: Method, trees: Sequence[Tree], process: PlantedProcess, refer
 
     A critic, where the method needs one, knows the mean reward of the runs that saw the same row in these trees.
     """
+    method.shape(trees)
     if method.critic:
         rewards: dict[int, list[float]] = defaultdict(list)
         for node in (node for tree in trees for node in tree.nodes if node.children):
             rewards[node.observation_tokens[0]] += [leaf.reward for leaf in node.leaves]
         for node in (node for tree in trees for node in tree.nodes if node.children):
             node.value = mean(rewards[node.observation_tokens[0]])
-    method.shape(trees)
     method.credit(trees)
     for step in (step for tree in trees for step in tree.steps if method.needs_reference):
         row, (action, *filler) = step.parent.observation_tokens[0] - FIRST_ROW, step.action_tokens
@@ -181,7 +181,6 @@ def gradients(method: Method, trees: Sequence[Tree], logits: Tensor, sums: dict[
     `sums` adds up what the clip cuts off (see `learner.count_clipped`).
     """
     packed = pack(trees)
-    total = sum(term.weight * len(node.action_tokens) for tree in trees for node in tree.nodes for term in node.terms)
     copies = logits.detach().repeat(len(trees), 1, 1).requires_grad_()
     rows = packed.tokens[packed.predicted_by] - FIRST_ROW
     decides = (rows >= 0) & (rows < len(logits))  # an answer and filler are certain
@@ -189,7 +188,7 @@ def gradients(method: Method, trees: Sequence[Tree], logits: Tensor, sums: dict[
     owner = torch.searchsorted(ends, packed.predicted_by, right=True)
     chosen = torch.log_softmax(copies, -1)[owner[decides], rows[decides], packed.targets[decides]]
     logprobs = torch.zeros(len(rows), dtype=logits.dtype).index_put((decides,), chosen)
-    terms = term_batch(packed, logprobs, total)
+    terms = term_batch(packed, logprobs, total_weight(trees))
     if sums is not None:
         count_clipped(terms, packed, sums)
     method.loss(terms).backward()
