@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from firstfault.errors import UserError
 
@@ -41,8 +41,7 @@ def _attention(
     return out[None], None
 
 
-AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # the plan does the masking
+AttentionInterface.register(NAME, _attention)  # and no mask: for attention it does not know, transformers makes none
 
 
 def use_planned_attention(model: PreTrainedModel) -> PreTrainedModel:

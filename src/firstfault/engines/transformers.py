@@ -130,12 +130,15 @@ class TransformersEngine:
         """Give slots to those that wait, in the order of their keys, and fork what is known of their prompts."""
         due = [request for request in self._waiting if self.turnstile.admits(request.due)]
         later = [request for request in self._waiting if not self.turnstile.admits(request.due)]
+        due.sort(key=lambda request: request.key)
         known, prefill = [], 0
-        for request in sorted(due, key=lambda request: request.key):
+        for number, request in enumerate(due):
+            if len(self._active) == self.max_batch:
+                later += due[number:]
+                break
             segments, computing = self._cache.match(request.tokens)
             missing = len(request.tokens) - sum(len(s.tokens) for s in segments)
-            full = len(self._active) >= self.max_batch or (prefill and prefill + missing > self.max_prefill)
-            if computing or full:
+            if computing or (prefill and prefill + missing > self.max_prefill):
                 later.append(request)
                 continue
             if missing == 0 and segments[-1].hidden is None:  # ends inside another's text: its last token once more

@@ -6,6 +6,7 @@ scores keep the order of the corpus, so that equal queries give equal outputs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,16 @@ class SearchTool(Tool):
 
     def _open(self, index: bm25s.BM25, passages: Any, k: int) -> None:
         self._index, self._passages, self.k = index, passages, k
+        self._known = functools.lru_cache(maxsize=4096)(self._rank)  # the runs of a task often ask the same
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
         return "\n".join(self.search(**arguments)) or NOTHING
 
     def search(self, query: str) -> list[str]:
         """The passages that match best, best first."""
+        return list(self._known(query))
+
+    def _rank(self, query: str) -> list[str]:
         [words] = bm25s.tokenize(query, return_ids=False, **QUIET)
         if not words:
             return []

@@ -141,7 +141,7 @@ def _iteration(path: Path) -> int:
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
     try:
-        return torch.load(checkpoint / STATE, weights_only=True)
+        return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{checkpoint / STATE} can't be read ({str(error).splitlines()[0]}); remove {checkpoint} to go on from an "
