@@ -113,6 +113,18 @@ PROCESSES = {
         "lambda: os.killpg(0, 0), lambda: libc.tgkill(1, 1, 0), lambda: libc.sigqueue(1, 0, 0),"
         "lambda: sys_call(434, 1, 0), lambda: signal.pthread_kill(threading.get_ident(), 0)"
     ),
+    "signals by files": works("ours, theirs = os.pipe()\nimport fcntl\nfcntl.fcntl(ours, 10, 0)", "0")
+    + refused(
+        "*[lambda pid=pid: fcntl.fcntl(ours, 8, pid) for pid in (1, 2, 3, os.getppid(), os.getpid(), HOST)],"
+        "lambda: fcntl.fcntl(ours, 15, struct.pack('2i', 1, HOST)), lambda: sys_call(25 if arm else 72, ours, 8, HOST),"
+        "lambda: fcntl.ioctl(ours, 0x8901, struct.pack('i', HOST)),"
+        "lambda: fcntl.ioctl(ours, 0x8902, struct.pack('i', HOST))"
+    ),
+    "shared memory, semaphores and messages of others": works(  # "not permitted", and not "no such"
+        "calls = range(186, 197) if arm else [29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220]\n"
+        "{sys_call(number, 99999, 0, 0, 0) for number in calls}",
+        r"\{-1\}",
+    ),
     "signals to itself": refused("lambda: os.kill(os.getpid(), signal.SIGSTOP), lambda: signal.raise_signal(19)"),
     "memory of others": refused(
         "*[lambda pid=pid: libc.process_vm_readv(pid, 0, 0, 0, 0, 0) for pid in (1, 2, os.getppid(), HOST)],"

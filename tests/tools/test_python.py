@@ -66,6 +66,16 @@ def test_sets_have_the_same_order_in_every_worker():
     assert len(texts) == 1
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or subprocess.run(["setarch", "-R", "true"], stderr=subprocess.DEVNULL).returncode != 0,
+    reason="this system does not let programs fix their addresses",
+)
+def test_objects_have_the_same_addresses_in_every_worker():
+    code = "class A: pass\n[object(), A(), lambda: 0, map(int, '12'), (x for x in '12')]"
+    texts = {o.text for _ in range(2) for o in run(*[code] * 8, workers=4)}
+    assert len(texts) == 1 and "0x" in texts.pop()
+
+
 def test_errors_point_at_the_line():
     cases = {
         "x = 1\ny = x / 0": "line 2: y = x / 0\nZeroDivisionError: division by zero",

@@ -26,7 +26,8 @@ macOS only the bounds are left, without memory.
 Not covered: the kernel is shared, so this guards against an agent's mistakes and tricks, not against an unknown hole
 in the kernel. Timing tells code how busy the machine is. Memory is bounded for each process: several calls at a time
 can use several times as much. Output that depends on the clock or on the system's random numbers differs from call to
-call; the order of sets and the numbers of `random` do not. What a call draws from the clock or the system and does not
+call; the order of sets, the numbers of `random` and the addresses of objects (on Linux, where a container does not
+forbid it) do not. What a call draws from the clock or the system and does not
 print, siblings that made the same call may have in common; so are files and pipes that it leaves open shared by all
 that go on from there, as by forks in general. Code can break its own interpreter, and so all calls that go on from it.
 """

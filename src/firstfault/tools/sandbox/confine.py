@@ -17,7 +17,8 @@ LANDLOCK_CREATE, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT = 444, 445, 446  # the sam
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 COLUMN = {"x86_64": 0, "aarch64": 1}
 SECCOMP, CLONE, CLONE3, PRLIMIT = (317, 277), (56, 220), (435, 435), (302, 261)
-SOCKETPAIR, MMAP = (53, 199), (9, 222)
+SOCKETPAIR, MMAP, FCNTL, IOCTL = (53, 199), (9, 222), (72, 25), (16, 29)
+SET_OWNER, IOCTL_SET_OWNER = (8, 15), (0x8901, 0x8902)  # F_SETOWN, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP
 # Numbers on x86_64 and aarch64, from the kernel's unistd.h; None where there is no such call.
 FORBIDDEN = {
     # other programs
@@ -31,8 +32,9 @@ FORBIDDEN = {
     "sched_setparam": (142, 118), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
     # the network, and all else by which processes can meet
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "shmget": (29, 194),
-    "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "add_key": (248, 217), "request_key": (249, 218),
-    "keyctl": (250, 219),
+    "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191),
+    "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
+    "mq_open": (240, 180), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     # what Landlock does not cover of files
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
@@ -122,6 +124,11 @@ def filter_calls(libc: ctypes.CDLL) -> int | None:
         # only pairs of local streams, which asyncio needs: datagrams can be sent to others than their twin
         when(EQUAL, SOCKETPAIR[column], operation(LOAD, ARGUMENTS), operation(EQUAL, 1, 1, 0), refuse,
              operation(LOAD, ARGUMENTS + 8), operation(AND, 0xF), operation(EQUAL, 1, 1, 0), refuse),
+        operation(LOAD, NUMBER),
+        # who owns a file is sent signals of the owner's choice
+        when(EQUAL, FCNTL[column], operation(LOAD, ARGUMENTS + 8), *(when(EQUAL, c, refuse) for c in SET_OWNER)),
+        operation(LOAD, NUMBER),
+        when(EQUAL, IOCTL[column], operation(LOAD, ARGUMENTS + 8), *(when(EQUAL, c, refuse) for c in IOCTL_SET_OWNER)),
         operation(LOAD, NUMBER),
         # memory that forks would share (MAP_SHARED and MAP_ANONYMOUS)
         when(EQUAL, MMAP[column], operation(LOAD, ARGUMENTS + 24), operation(AND, 0x21), when(EQUAL, 0x21, refuse)),

@@ -17,6 +17,7 @@ On Linux, states that wait are stopped (SIGSTOP): nothing runs but calls, and st
 """
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -49,7 +50,17 @@ RECEIVE, SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
 NOTIFICATION, RESPONSE = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 
 
+def fix_addresses() -> None:
+    """Have objects stand at the same addresses in every worker, which code may print: if need be, by a new start."""
+    personality, fixed = ctypes.CDLL(None).personality, 0x0040000
+    present = personality(0xFFFFFFFF)
+    if not present & fixed and personality(present | fixed) >= 0 and personality(0xFFFFFFFF) & fixed:
+        os.execv(sys.executable, sys.orig_argv)
+
+
 def main() -> None:
+    if LINUX:
+        fix_addresses()
     settings = json.loads(sys.argv[1])
     library = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
