@@ -39,7 +39,8 @@ class Hidden(GRPO):
         trees = await batch.grow(batch.draw(2 * batch.size), self.explore, self.rollouts)
         return sorted(trees, key=lambda tree: sum(leaf.success for leaf in tree.leaves))[batch.size :]
 """
-SMALL = ["--steps", "2", "--evaluation.problems", "4", "--evaluation.samples", "1", "--seeds", "2"]
+SMALL = ["--steps", "2", "--evaluation.problems", "4", "--evaluation.samples", "1",
+         "--evaluation.every", "1", "--seeds", "2"]  # fmt: skip
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
     assert {d["family"] for d in found["differences"]} == {"parity", "again", "all families"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in page and page.count("<svg") == 8  # four axes, two families
-    assert "| parity | grpo | twin | 2 | +0.000 [0.000, 0.000] |" in (tmp_path / "out" / "results.md").read_text()
+    assert "| parity | grpo | twin | 2 | +0.000 |" in (tmp_path / "out" / "results.md").read_text()
     cells = tmp_path / "out" / "cells" / "parity" / "twin" / "lr-1"
     left = {path.name for path in (cells / "seed-1").iterdir()}
     assert "cell.json" in left and not left & {"trees", "checkpoints"}
@@ -233,15 +234,18 @@ def test_other_settings_are_refused(compare, own, tmp_path, capsys):
     assert "holds a comparison with optimizer.lr = " in capsys.readouterr().err
 
 
-def test_a_method_that_failed_can_be_mended(compare, results, own, capsys):
+def test_a_method_that_failed_can_be_mended(compare, results, own, tmp_path, capsys):
     small, both = [*SMALL, "--seeds", "1"], f"grpo,mine={own}:Idle"
     own.write_text(METHODS.replace("[0.0 for _ in tree.leaves]", "tree.nothing"))
     assert compare(both, *small) == 2
     assert "1 runs failed" in capsys.readouterr().err and len(results()["runs"]) == 1
     [why] = results()["failures"].values()
     assert "no attribute 'nothing'" in why and why.endswith("log.txt)")
+    [left] = (tmp_path / "out").glob("cells/parity/mine/*/*/failed.txt")  # for commands that come later
+    assert left.read_text() == why
     own.write_text(METHODS)
     assert compare(both, *small) == 0 and len(results()["runs"]) == 2
+    assert not left.exists() and results()["failures"] == {}
 
 
 def test_kept_trees_are_kept(compare, tmp_path):

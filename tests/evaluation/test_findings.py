@@ -33,13 +33,40 @@ def difference(found, first, second, measure="final"):
 
 
 def test_what_failed_is_told_apart_from_nobody():
-    runs = [run(method, seed, rate + seed / 100) for method, rate in (("a", 0.2), ("b", 0.8)) for seed in range(3)]
+    runs = [run("a", seed, 0.2 + seed / 100) for seed in range(3)] + [run("b", seed, 0.8) for seed in range(3)]
     whole = difference(findings(runs, ["f"], ["a", "b"]), "a", "b")
     assert whole["told_apart"] and "b is ahead of a on f" in whole["words"]
     found = findings(runs, ["f"], ["a", "b"], failed={("f", "b")})
     left = difference(found, "a", "b")
     assert not left["told_apart"] and left["mean"] == whole["mean"]
     assert left["words"].startswith("a and b are not compared on f: runs of b failed, and those that are left")
+
+
+def test_many_pairs_are_put_together_without_what_can_not_be_told():
+    methods = ["a", "b", "c", "d"]
+    one = findings([run(method, 0, 0.5) for method in methods], ["f"], methods)
+    assert one["conclusions"] == ["On f, one seed can't tell methods apart: it does not show how runs differ by luck."]
+    runs = [run(method, seed, 0.5 + seed / 100 * (method == "a")) for method in methods for seed in range(3)]
+    assert findings(runs, ["f"], methods, failed={("f", "b")})["conclusions"] == [
+        "On f, b can be compared with no other: runs of theirs failed.",
+        "On f, 3 of 3 pairs cannot be told apart by final success.",
+    ]
+
+
+def test_seeds_that_agree_to_the_last_digit_are_no_proof():
+    found = findings(
+        [run(method, s, rate) for method, rate in (("a", 0.2), ("b", 0.8)) for s in range(2)], ["f"], ["a", "b"]
+    )
+    assert found["conclusions"] == [
+        "b and a cannot be told apart on f: b has 0.600 more with every seed, which does not show how seeds differ."
+    ]
+
+
+def test_nothing_is_said_of_the_way_where_nothing_was_seen_on_it():
+    runs = [run(method, seed, rate) for method, rate in (("a", 0.2), ("b", 0.8)) for seed in range(2)]
+    for one in runs:
+        del one["evaluations"][1]
+    assert set(findings(runs, ["f"], ["a", "b"])["measures"]) == {"final"}
 
 
 def test_how_far_a_pair_is_compared_is_its_own_affair():
@@ -66,11 +93,14 @@ def test_a_learning_rate_of_which_a_trial_failed_is_not_chosen(tmp_path: Path):
 
 def test_families_of_a_recipe_are_what_they_are_called(tmp_path: Path):
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('tasks = "lore"\nsteps = 3\n[compare]\ntasks = ["programs"]\n')
+    recipe.write_text('steps = 3\n[compare]\ntasks = ["programs"]\n')
     assert {label: config.tasks for label, config in read_families(recipe, ["arithmetic"], {}).items()} == {
         "arithmetic": {"name": "arithmetic"}
     }
     assert read_families(recipe, [], {})["programs"].steps == 3
+    recipe.write_text("seed = 7\n[families.lore]\n")
+    with pytest.raises(UserError, match=r"seed is not a setting of comparisons and claims"):
+        read_families(recipe, ["lore"], {})
     recipe.write_text("[families]\nlore = 3\n")
     with pytest.raises(UserError, match=r"families.lore = 3 is no table; write \[families.lore\]"):
         read_families(recipe, ["lore"], {})

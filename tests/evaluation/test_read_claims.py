@@ -9,7 +9,7 @@ import pytest
 from firstfault.cli import main
 from firstfault.evaluation.claims import READ, others
 from firstfault.evaluation.claims.compared import Compared, final, per_call, spend
-from firstfault.evaluation.claims.finding import Figure
+from firstfault.evaluation.claims.finding import Figure, judged
 from firstfault.evaluation.statistics import mean_t
 
 
@@ -39,7 +39,7 @@ def test_a_difference_pairs_seeds_and_its_interval_knows_of_problems():
     assert found.n == 3 and found.mean == pytest.approx(np.mean(by_seed))
     low, high = mean_t(by_seed)[1:]
     assert found.low < 0.1 < 0.48 < low < high < found.high  # of so few problems, others might have been asked
-    assert Compared(["f"], runs).difference("a", "b", spend("seconds")).low == 0  # one number a run: seeds only
+    assert Compared(["f"], runs).difference("a", "b", spend("seconds")).low is None  # which are all alike
     assert Compared(["f"], runs).difference("a", "c", final).n == 0
 
 
@@ -49,7 +49,7 @@ def test_families_weigh_the_same_and_one_seed_has_no_interval():
     both = Compared(["f", "g"], runs)
     found = both.difference("a", "b", final)
     assert (found.mean, found.low, found.high, found.n) == (0.5, None, None, 1)
-    assert str(found) == "0.500, of one" and both.methods == ["a", "b"] and both.family == "all families"
+    assert str(found) == "0.500, of one" and both.methods == ["a", "b"] and both.family == "together: f, g"
     assert READ["vppo"].lacks(both) == "the methods vppo, grpo"
 
 
@@ -85,8 +85,9 @@ def test_what_is_saved_by_hand():
                  *(run("grpo", seed, [0.5] * 8) for seed in range(3))])  # fmt: skip
     finding = others.arpo(Compared(["f"], runs))
     saved = figures(finding)["tool calls saved, arpo for grpo"]
-    assert (saved.mean, saved.low, saved.n) == (0.5, 0.5, 3)
-    assert finding.verdict == "can't tell at this size" and finding.why == "arpo - grpo is 0.000 [0.000, 0.000]"
+    assert (saved.mean, saved.low, saved.n) == (0.5, None, 3)  # without a spread, nothing is known of it
+    assert finding.verdict == "can't tell at this size" and "arpo - grpo is 0.000, all alike" in finding.why
+    assert others.early(run("prs", 0, [1.0])[1]) is None  # nothing was evaluated in the first half
     kept = run("astarpo", 0, [0.5])[1]
     assert others.peak_memory(kept) is None
     kept["iterations"] = [{"peak_memory_mb": 5.0}, {"peak_memory_mb": 7.0}]
@@ -100,7 +101,10 @@ def test_every_claim_is_told():
     for name, claim in READ.items():
         rate = {method: 1.0 - 0.1 * i for i, method in enumerate(claim.methods)}
         at_k = {f"{kind}@{k}": [0.5] * 16 for kind in ("pass", "major") for k in (4, 32)}
-        runs = dict(run(m, seed, [rate[m]] * 16, **at_k) for m in claim.methods for seed in range(3))
+        runs = dict(run(m, s, [rate[m] * (1 + s / 100)] * 16, **at_k) for m in claim.methods for s in range(3))
+        for kept in runs.values():
+            first, last = kept["evaluations"]
+            kept["evaluations"] = [first, {**last, "iteration": 1, "spent": {"tool_calls": 20}}, last]
         compared = Compared(["f"], runs)
         finding = claim.finding(compared)
         assert not claim.lacks(compared)
@@ -108,6 +112,13 @@ def test_every_claim_is_told():
 
 
 SMALL = ["--steps", "2", "--evaluation.problems", "4", "--evaluation.samples", "1", "--seeds", "2"]
+
+
+def test_one_of_several_differences_may_be_below_0_by_chance():
+    below, above = Figure("a - b", -0.1, -0.19, -0.01, 5), Figure("a - c", 0.1, 0.01, 0.2, 5)
+    assert judged([below])[0] == "does not hold"
+    assert judged([below, above])[0] == "can't tell at this size"
+    assert judged([Figure("a - b", -0.3, -0.39, -0.21, 5), above])[0] == "does not hold"
 
 
 @pytest.fixture
@@ -130,13 +141,13 @@ def test_claims_are_read_from_a_comparison(compare, claims, tmp_path):
     assert code == 0
     names = ["main", "pass-at-k", "efficiency", "dynamics", "arpo"]  # what else there is needs other methods
     assert [(f["claim"], f["family"]) for f in found] == [
-        (name, family) for name in names for family in ("again", "parity", "all families")
+        (name, family) for name in names for family in ("again", "parity", "together: again, parity")
     ]
     level = {figure["name"]: figure for figure in found[1]["figures"]}
     cells = [json.loads(path.read_text()) for path in tmp_path.glob("out/cells/parity/elpo/lr-1/seed-*/cell.json")]
     assert level["elpo"]["n"] == 2
     assert level["elpo"]["mean"] == pytest.approx(np.mean([cell["evaluations"][-1]["sampled"] for cell in cells]))
-    assert level["elpo - grpo"]["paper"] == "+9.5 points" and level["elpo - grpo"]["low"] is not None
+    assert level["elpo - grpo"]["paper"] == "+9.5 points" and level["elpo - grpo"]["n"] == 2
     assert all(cell["iterations"][-1]["peak_memory_mb"] > 50 for cell in cells)
     assert "Read from out." in (tmp_path / "claims" / "claims.md").read_text()
     code, found, _ = claims("main", "--comparison", "out", "--tasks", "again")
@@ -183,6 +194,12 @@ def test_what_no_comparison_has_is_said_in_a_sentence(compare, claims, tmp_path)
     (other / "cell.json").write_text(json.dumps(json.loads(whole) | {"tunes": True, "seed": 1000}))
     cell.write_text(json.dumps(json.loads(whole) | {"overspent": "64 rollouts, 32 allowed"}))
     code, _, error = claims("main", "--comparison", "out")
-    assert code == 2 and "out lacks the method elpo on parity" in error
+    assert code == 2 and "out lacks the method elpo (it spent 64 rollouts, 32 allowed) on parity" in error
+    cell.write_text(whole)
+    failed = cell.parent.with_name("seed-1") / "failed.txt"
+    failed.parent.mkdir()
+    failed.write_text("exit code 1")
+    code, _, error = claims("main", "--comparison", "out")
+    assert code == 2 and "out lacks the method elpo (runs of it failed) on parity" in error
     code, _, error = claims("--comparison", "out")
     assert code == 2 and "no claim can be read from out; name one, and what it lacks is said" in error

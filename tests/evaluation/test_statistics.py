@@ -27,21 +27,17 @@ def test_intervals_and_p_values_are_scipy_s(seed):
     assert mean_t(first - second) == pytest.approx(((first - second).mean(), interval.low, interval.high))
 
 
-def test_seeds_that_do_not_differ_show_nothing():
-    assert p_value([0.0, 0.0, 0.0]) == 1
-    assert mean_t([0.0, 0.0, 0.0]) == (0, 0, 0)
-    assert seeds_needed([0.0, 0.0]) is None
+@pytest.mark.parametrize("values", [[0.3], [0.0, 0.0, 0.0], [1 / 16, 1 / 16], [0.1 + 0.2, 0.3, 0.3]])
+def test_without_a_spread_nothing_is_shown(values):
+    assert p_value(values) == 1
+    assert mean_t(values) == (pytest.approx(values[0]), -math.inf, math.inf)
+    assert seeds_needed(values) is None
 
 
-def test_one_seed_shows_nothing():
-    assert p_value([0.3]) == 1
-    assert mean_t([0.3]) == (0.3, -math.inf, math.inf)
-    assert seeds_needed([0.3]) is None
-
-
-def test_seeds_that_all_differ_alike_leave_no_doubt():
-    assert p_value([0.1, 0.1, 0.1]) == pytest.approx(0, abs=1e-9)
-    assert seeds_needed([0.25, 0.25]) == 2
+def test_a_stricter_level_needs_more_seeds():
+    differences = [0.02, 0.05, -0.01, 0.04, 0.0]
+    assert seeds_needed(differences) == 15
+    assert seeds_needed(differences, 0.05 / 112) == 37
 
 
 @pytest.mark.parametrize(("given", "corrected"), [

@@ -25,6 +25,7 @@ from firstfault.training.checkpoint import RunFolder, saving
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 
+FAILED = "failed.txt"  # in the folder of a run: what went wrong
 TOLERANCE = 1.1  # what an iteration takes is known behind it only, so budgets of tokens and calls can't be kept exactly
 
 # runs are forked from a process that has imported everything and computed nothing
@@ -154,18 +155,8 @@ def read_cell(file: Path) -> dict[str, Any]:
         kept = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read ({error}); remove it, and the run is made again.") from error
-    names = (
-        "family",
-        "method",
-        "multiple",
-        "seed",
-        "tunes",
-        "spend",
-        "overspent",
-        "evaluations",
-        "iterations",
-        "config",
-    )
+    names = ("family", "method", "multiple", "seed", "tunes", "lr", "spend", "budget_share", "overspent", "evaluations",
+             "iterations", "firstfault", "config")  # fmt: skip
     lacks = next((name for name in names if not isinstance(kept, dict) or name not in kept), None)
     if lacks or not kept["evaluations"] or not kept["iterations"]:
         raise UserError(
@@ -192,7 +183,7 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
         "multiple": cell.multiple,
         "seed": cell.seed,
         "tunes": cell.tunes,
-        "lr": config.optimizer.lr,
+        "lr": config.optimizer.lr if config.optimizer.name == "adamw" else config.optimizer.muon_lr,
         "spend": asdict(spend),
         "budget_share": share,
         "overspent": overspent,
@@ -204,8 +195,21 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
     }
     with saving(cell.folder):
         write_whole(cell.folder / "cell.json", json.dumps(kept))
+        (cell.folder / FAILED).unlink(missing_ok=True)
     if not trees:
         tidy(cell)
+
+
+def fail(cell: Cell, why: str) -> None:
+    """Remember that a run failed, for later commands; `keep` forgets it."""
+    with saving(cell.folder):
+        write_whole(cell.folder / FAILED, why)
+
+
+def failure(cell: Cell) -> str | None:
+    """Why a run failed, if it did and has not finished since."""
+    file = cell.folder / FAILED
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else None
 
 
 def tidy(cell: Cell) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from firstfault.cache import write_whole
 from firstfault.errors import UserError
-from firstfault.evaluation.cells import CellError, in_process, keep, result, teach, tidy, train_cell
+from firstfault.evaluation.cells import CellError, fail, failure, in_process, keep, result, teach, tidy, train_cell
 from firstfault.evaluation.findings import findings
 from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.statistics import student
@@ -84,11 +84,12 @@ class Comparison:
         plan = self.plan
         cells = plan.compared(self.chosen())
         finished = [kept for cell in cells if (kept := result(cell))]
+        failures = self.failures | {str(cell): why for cell in cells if (why := failure(cell))}
         failed = {
-            (cell.family, cell.method) for cell in cells if {str(cell), _cold_start(cell.family)} & self.failures.keys()
+            (cell.family, cell.method) for cell in cells if {str(cell), _cold_start(cell.family)} & failures.keys()
         }
         if not finished:
-            first = next(iter(self.failures.items()), None)
+            first = next(iter(failures.items()), None)
             raise UserError(
                 f"{plan.config.out} has no finished run to report on" + (f"; {first[0]}: {first[1]}" if first else ".")
             )
@@ -103,7 +104,7 @@ class Comparison:
                 for (family, method), multiple in self.chosen().items()
             ],
             "trials": [_trial(kept) for kept in self.trials()],
-            "failures": self.failures,
+            "failures": failures,
             "rewards": {label: table["reward"] for label, table in plan.methods.items()},
             "wanted": len(cells),
             **findings(finished, list(plan.families), list(plan.methods), failed),
@@ -119,8 +120,12 @@ class Comparison:
         self._all(title, waiting, len(cells) - len(waiting))
 
     def _train(self, cell: Cell) -> None:
-        in_process(train_cell, cell, cell.folder, self._started)
-        keep(cell, self.plan.budget, trees=self.plan.config.keep_trees)
+        try:
+            in_process(train_cell, cell, cell.folder, self._started)
+            keep(cell, self.plan.budget, trees=self.plan.config.keep_trees)
+        except CellError as error:
+            fail(cell, str(error))
+            raise
 
     def _teach(self, family: str) -> None:
         asked = self.plan.families[family], self.plan.start(family)
@@ -181,7 +186,8 @@ class Comparison:
                 shutil.rmtree(cell.folder, ignore_errors=True)
                 if any(key.startswith(of_family) for key in others):
                     shutil.rmtree(cell.start, ignore_errors=True)
-        write_whole(out / "settings.json", json.dumps(known | settings, indent=1))
+        with saving(out):
+            write_whole(out / "settings.json", json.dumps(known | settings, indent=1))
 
     def _refuse(self, key: str, known: Any, wanted: Any) -> None:
         what = f"{key} = {known}, not {wanted}"
@@ -207,7 +213,8 @@ class Comparison:
         out = self.plan.config.out
         with saving(out):
             out.mkdir(parents=True, exist_ok=True)
-        with open(out / ".lock", "w") as lock:
+            lock = open(out / ".lock", "w")  # noqa: SIM115
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

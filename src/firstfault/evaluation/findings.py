@@ -42,6 +42,8 @@ def findings(
         if (kept["family"], kept["method"]) not in refused
     }
     measures = MEASURES | {name: name.capitalize() for name in at_k(runs)}
+    if any(len(kept["evaluations"]) < 3 for kept in runs.values()):  # nothing was seen on the way
+        measures = {name: words for name, words in measures.items() if name not in AXES}
     differences = [d for measure in measures for d in _differences(runs, measure, families, methods, failed)]
     for difference in differences:
         difference["words"] = in_words(difference, measures[difference["measure"]])
@@ -137,11 +139,12 @@ def _differences(
                 "measure": measure, "family": group[0] if len(group) == 1 else ALL, "first": pair[0],
                 "second": pair[1], "seeds": len(seeds), "mean": mean, "low": _finite(low), "high": _finite(high),
                 "bootstrap_low": bootstrap_low, "bootstrap_high": bootstrap_high,
-                "p": p_value(by_seed), "seeds_needed": seeds_needed(by_seed), "by_seed": by_seed.tolist(),
+                "p": p_value(by_seed), "by_seed": by_seed.tolist(),
                 "failed": [m for m in pair if any((f, m) in failed for f in group)],
             })  # fmt: skip
     for difference, corrected in zip(found, holm([d["p"] for d in found]), strict=True):
         difference["p_holm"], difference["comparisons"] = corrected, len(found)
+        difference["seeds_needed"] = seeds_needed(difference["by_seed"], LEVEL / len(found))
         across_problems = not difference["bootstrap_low"] <= 0 <= difference["bootstrap_high"]
         difference["told_apart"] = corrected < LEVEL and across_problems and not difference["failed"]
     return found
@@ -159,13 +162,15 @@ def in_words(d: Mapping[str, Any], measure: str) -> str:
         )
     if d["seeds"] < 2:
         return f"One seed can't tell {ahead} from {behind} {on}{what}: it does not show how runs differ by luck."
-    low, high = (d["low"], d["high"]) if d["mean"] >= 0 else (-d["high"], -d["low"])
-    size = f"{abs(d['mean']):.3f} [{low:.3f}, {high:.3f}]"
-    if d["told_apart"]:
-        return f"With {d['seeds']} seeds, {ahead} is ahead of {behind} {on}{what} by {size}, p = {d['p_holm']:.2g}."
     cannot = f"{ahead} and {behind} cannot be told apart {on}{what}"
     if d["mean"] == 0:
         return f"{cannot}: no difference was seen in {d['seeds']} seeds."
+    if d["low"] is None:
+        return f"{cannot}: {ahead} has {abs(d['mean']):.3f} more with every seed, which does not show how seeds differ."
+    low, high = (d["low"], d["high"]) if d["mean"] > 0 else (-d["high"], -d["low"])
+    size = f"{abs(d['mean']):.3f} [{low:.3f}, {high:.3f}]"
+    if d["told_apart"]:
+        return f"With {d['seeds']} seeds, {ahead} is ahead of {behind} {on}{what} by {size}, p = {d['p_holm']:.2g}."
     seen = f"{cannot} ({ahead} has {size} more)"
     if d["p_holm"] < LEVEL:
         return f"{seen}: the seeds agree, but it hangs on few problems, and others could turn it."
@@ -186,9 +191,17 @@ def _conclusions(differences: Sequence[Mapping[str, Any]], families: Sequence[st
         said += [d["words"] for d in apart]
         if len(own) - len(apart) <= 3:
             said += [d["words"] for d in own if not d["told_apart"]]
-        else:
-            where = f"On {family}" if family != ALL else "Over all families"
-            said.append(f"{where}, {len(own) - len(apart)} of {len(own)} pairs cannot be told apart by final success.")
+            continue
+        where = f"On {family}" if family != ALL else "Over all families"
+        failed = dict.fromkeys(method for d in own for method in d["failed"])
+        if failed:
+            said.append(f"{where}, {', '.join(failed)} can be compared with no other: runs of theirs failed.")
+        tested = [d for d in own if d["seeds"] > 1 and not d["failed"]]
+        if any(d["seeds"] < 2 for d in own):
+            said.append(f"{where}, one seed can't tell methods apart: it does not show how runs differ by luck.")
+        elif tested:
+            pairs = f"{len(tested) - len(apart)} of {len(tested)} pairs"
+            said.append(f"{where}, {pairs} cannot be told apart by final success.")
     return said + [d["words"] for d in differences if d["told_apart"] and d["measure"] != "final"]
 
 
@@ -296,10 +309,10 @@ def _unlike_starts(runs: Runs) -> list[str]:
 
 
 def _interval(values: Sequence[float]) -> dict[str, float | None]:
-    """Of shares, which nothing takes below 0 or above 1."""
+    """Of shares, which nothing takes below 0 or above 1; None where nothing tells how seeds differ."""
     mean, low, high = mean_t(values)
-    one = len(values) < 2
-    return {"mean": mean, "low": None if one else max(0.0, low), "high": None if one else min(1.0, high)}
+    unknown = math.isinf(low)
+    return {"mean": mean, "low": None if unknown else max(0.0, low), "high": None if unknown else min(1.0, high)}
 
 
 def _finite(value: float) -> float | None:

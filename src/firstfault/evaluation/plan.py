@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from firstfault.config import RunConfig, Section, between_commas, merge, read_recipe, validated
 from firstfault.errors import UserError
@@ -37,6 +37,9 @@ class CompareConfig(Section):
     seeds: int = Field(
         5, ge=1, le=TUNE_SEEDS, description="runs of each method on each family, of the same seeds for all"
     )
+    first_seed: int = Field(
+        0, ge=0, description="the first of them; another one, with another --out, to test what was seen on seeds before"
+    )
     lr_grid: list[float] = Field(
         [1.0], description="multiples of the learning rate to choose from, for each method, with commas between"
     )
@@ -50,9 +53,15 @@ class CompareConfig(Section):
     @field_validator("lr_grid")
     @classmethod
     def _positive(cls, value: list[float]) -> list[float]:
-        if not value or min(value) <= 0 or len(set(value)) < len(value):
+        if not value or min(value) <= 0 or len({f"{multiple:g}" for multiple in value}) < len(value):
             raise ValueError("give multiples above 0, each once, such as 0.5,1,2")
         return value
+
+    @model_validator(mode="after")
+    def _apart_from_tuning(self) -> CompareConfig:
+        if self.first_seed + self.seeds > TUNE_SEEDS:
+            raise ValueError(f"seeds from {TUNE_SEEDS} on tune learning rates; let first_seed + seeds end before them")
+        return self
 
 
 @dataclass(frozen=True)
@@ -147,9 +156,6 @@ class Plan:
     def __init__(self, config: CompareConfig, shared: Mapping[str, Any], recipe: Mapping[str, Any]):
         self.config = config
         self.budget = Budget.parse(config.budget)
-        for name in OWN:
-            if name in shared:
-                raise UserError(f"{name} is not a setting of a comparison: it says that itself; leave it out.")
         self.methods = _methods(config.methods, recipe.get("methods", {}), self.budget)
         self.families = {
             label: self._family(label, shared, table)
@@ -218,7 +224,7 @@ class Plan:
         """The runs to compare, seed by seed, of all families and methods for which a learning rate is known."""
         return [
             self.cell(family, method, chosen[family, method], seed)
-            for seed in range(self.config.seeds)
+            for seed in range(self.config.first_seed, self.config.first_seed + self.config.seeds)
             for family in self.families
             for method in self.methods
             if (family, method) in chosen
@@ -255,8 +261,7 @@ def read_families(path: Path | None, given: Sequence[str], shared: Mapping[str, 
     recipe = _read(path)
     wanted = given or between_commas(recipe.get("compare", {}).get("tasks", []))
     tables = _families(wanted, recipe.get("families", {}))
-    common = {key: value for key, value in recipe.items() if key not in ("compare", "families", "methods", *OWN)}
-    return {label: family_config(label, merge(common, shared), table) for label, table in tables.items()}
+    return {label: family_config(label, _shared(recipe, shared), table) for label, table in tables.items()}
 
 
 def read_plan(path: Path | None, flags: Mapping[str, Any], shared: Mapping[str, Any]) -> Plan:
@@ -268,8 +273,16 @@ def read_plan(path: Path | None, flags: Mapping[str, Any], shared: Mapping[str, 
     recipe = _read(path)
     where = f"{path} and flags" if path else "settings"
     config = validated(CompareConfig, merge(recipe.get("compare", {}), flags), where)
+    return Plan(config, _shared(recipe, shared), recipe)
+
+
+def _shared(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of all runs."""
     common = {key: value for key, value in recipe.items() if key not in ("compare", "families", "methods")}
-    return Plan(config, merge(common, shared), recipe)
+    for name in OWN:
+        if name in common or name in flags:
+            raise UserError(f"{name} is not a setting of comparisons and claims, which say it; leave it out.")
+    return merge(common, flags)
 
 
 def _read(path: Path | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from firstfault.evaluation.summary import Figure, Group, Summary
@@ -23,7 +24,7 @@ WORDS = {
 
 def tables(title: str, summary: Summary, ks: Sequence[int], runs: str) -> Iterator[Table]:
     """A table of all figures, and one of the main figures by family and by difficulty, where there are such."""
-    whole = Table(title=title)
+    whole = Table(title=escape(title))
     whole.add_column("")
     whole.add_column("", justify="right")
     whole.add_column("95 % interval")
@@ -44,7 +45,7 @@ def _parts(groups: Sequence[Group], k: int) -> Table:
     for group in groups:
         cells = [f"{_value(f.value)}\n{_interval(f, '–')}" for f in (group.figures[name] for name in columns)]
         name = ", ".join(filter(None, (group.family if several else None, group.difficulty)))
-        parts.add_row(name, str(group.tasks), *cells)
+        parts.add_row(escape(name), str(group.tasks), *cells)
     parts.caption = "--json has all figures of each"
     return parts
 

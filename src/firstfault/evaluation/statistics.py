@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -27,8 +28,16 @@ def student(name: str = "t"):
     return getattr(stats, name)
 
 
+def alike(values: Sequence[float]) -> bool:
+    """Whether values have no spread to go by: one of them, or all the same.
+
+    Success is counted in small steps, so that a few seeds may well agree to the last digit. That is not certainty.
+    """
+    return float(np.ptp(values)) < 1e-12
+
+
 def mean_t(values: Sequence[float]) -> tuple[float, float, float]:
-    """The mean over seeds with Student's 95 % interval; of one seed, the interval is infinite.
+    """The mean over seeds with Student's 95 % interval, which is infinite where nothing tells how seeds differ.
 
     It widens as few seeds demand (2.78 standard errors at five), where the quantiles of a bootstrap would not.
 
@@ -36,7 +45,7 @@ def mean_t(values: Sequence[float]) -> tuple[float, float, float]:
     [0.2, -0.048, 0.448]
     """
     n, mean = len(values), float(np.mean(values))
-    if n < 2:
+    if alike(values):
         return mean, -math.inf, math.inf
     half = float(student().ppf(1 - LEVEL / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
@@ -45,12 +54,12 @@ def mean_t(values: Sequence[float]) -> tuple[float, float, float]:
 def p_value(differences: Sequence[float]) -> float:
     """Of the paired t-test, two-sided: how often so large a mean difference comes from equal methods.
 
-    1 if no seed differs, or there is but one.
+    1 if there is no spread that tells how seeds differ.
     """
-    n, mean, sd = len(differences), float(np.mean(differences)), float(np.std(differences, ddof=len(differences) > 1))
-    if n < 2 or mean == 0:
+    if alike(differences):
         return 1.0
-    return float(2 * student().sf(abs(mean) / sd * math.sqrt(n), n - 1)) if sd else 0.0
+    n, mean, sd = len(differences), float(np.mean(differences)), float(np.std(differences, ddof=1))
+    return float(2 * student().sf(abs(mean) / sd * math.sqrt(n), n - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -77,51 +86,52 @@ def bootstrap(parts: Sequence[np.ndarray], resamples: int = 4000, seed: int = 0)
     It says what other problems would have changed, too. Of few seeds it is too narrow (by a factor of 1.6 at five),
     so it never stands alone.
     """
-    random = np.random.default_rng(seed)
-    seeds = len(parts[0])
-    drawn = random.multinomial(seeds, [1 / seeds] * seeds, resamples) / seeds
-    means = np.zeros(resamples)
-    for part in parts:
-        problems = part.shape[1]
-        weights = random.multinomial(problems, [1 / problems] * problems, resamples) / problems
-        means += np.einsum("rs,sp,rp->r", drawn, part, weights, optimize=True) / len(parts)
-    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+    drawn, *weights = _drawn((len(parts[0]), *(part.shape[1] for part in parts)), resamples, seed)
+    families = [np.einsum("rs,sp,rp->r", drawn, part, w, optimize=True) for part, w in zip(parts, weights, strict=True)]
+    low, high = np.quantile(np.mean(families, axis=0), [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 
 
-def power(seeds: int, mean: float, sd: float) -> float:
-    """The chance that the paired t-test of so many seeds tells such methods apart, uncorrected.
+@functools.lru_cache(maxsize=16)  # every pair of a comparison is asked with the same draws
+def _drawn(numbers: tuple[int, ...], resamples: int, seed: int) -> list[np.ndarray]:
+    """The shares [resamples, n] of n things drawn again, for each n of `numbers`."""
+    random = np.random.default_rng(seed)
+    return [random.multinomial(n, [1 / n] * n, resamples) / n for n in numbers]
+
+
+def power(seeds: int, mean: float, sd: float, level: float = LEVEL) -> float:
+    """The chance that the paired t-test of so many seeds at this level tells such methods apart.
 
     >>> round(power(34, 0.5, 1.0), 2)
     0.81
     """
-    bound, shift = student().ppf(1 - LEVEL / 2, seeds - 1), abs(mean) / sd * math.sqrt(seeds)
+    bound, shift = student().ppf(1 - level / 2, seeds - 1), abs(mean) / sd * math.sqrt(seeds)
     noncentral = student("nct")
     chance = float(noncentral.sf(bound, seeds - 1, shift) + noncentral.cdf(-bound, seeds - 1, shift))
     return 1.0 if math.isnan(chance) else chance  # scipy's is NaN where the shift is far out
 
 
-def seeds_needed(differences: Sequence[float]) -> int | None:
-    """Seeds for a power of 80 % at 5 %, if mean and spread of the differences are as they were seen.
+def seeds_needed(differences: Sequence[float], level: float = LEVEL) -> int | None:
+    """Seeds for a power of 80 % at this level, if mean and spread of the differences are as they were seen.
 
-    None where that says nothing: one seed, no difference, or more than 100,000. As good a guess as the spread of few
+    None where that says nothing: no spread, no difference, or more than 100,000. As good a guess as the spread of few
     seeds is: a rough one.
     """
     mean = float(np.mean(differences))
-    sd = float(np.std(differences, ddof=1)) if len(differences) > 1 else 0.0
-    if len(differences) < 2 or mean == 0:
+    if alike(differences) or mean == 0:
         return None
-    if sd == 0 or power(2, mean, sd) >= POWER:
+    sd = float(np.std(differences, ddof=1))
+    if power(2, mean, sd, level) >= POWER:
         return 2
     enough = 4
-    while power(enough, mean, sd) < POWER:
+    while power(enough, mean, sd, level) < POWER:
         enough *= 2
         if enough > MOST_SEEDS:
             return None
     low = enough // 2  # too few; `enough` are not
     while enough - low > 1:
         middle = (low + enough) // 2
-        low, enough = (low, middle) if power(middle, mean, sd) >= POWER else (middle, enough)
+        low, enough = (low, middle) if power(middle, mean, sd, level) >= POWER else (middle, enough)
     return enough
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firstfault.evaluation.claims.compared import Compared, final
-from firstfault.evaluation.claims.finding import Figure, Finding, judged
+from firstfault.evaluation.claims.finding import Finding
 
 PARTS = {  # the labels of what is left without a part
     "search=random": "without the search",
@@ -24,22 +24,18 @@ def without_parts(compared: Compared) -> Finding:
         compared.difference("elpo", method, final, "more" if method != "choice=random" else "", f"{{}} ({words})")
         for method, words in PARTS.items()
     ]
-    return _finding("ablations", compared, differences, len(PARTS) - 1)
+    return compared.finding("ablations", differences[: len(PARTS) - 1], differences[len(PARTS) - 1 :])
 
 
 def other_settings(compared: Compared) -> Finding:
     """ELPO less other values of what the paper varies; then of what it does not, as far as it was compared."""
     differences = [compared.difference("elpo", method, final, "more") for method in VARIED]
-    differences += [compared.difference("elpo", method, final) for method in ALSO if method in compared.methods]
-    return _finding("sensitivity", compared, differences, len(VARIED))
+    beside = [compared.difference("elpo", method, final) for method in ALSO if method in compared.methods]
+    return compared.finding("sensitivity", differences, beside)
 
 
 def other_budgets(compared: Compared) -> Finding:
     """ELPO at 16 rollouts a task less half and twice as many, with the same tokens for all."""
-    differences = [compared.difference("rollouts=16", method, final, "more") for method in BUDGETS]
-    return _finding("rollouts", compared, differences, len(BUDGETS))
-
-
-def _finding(claim: str, compared: Compared, differences: list[Figure], claimed: int) -> Finding:
-    verdict, why = judged(differences[:claimed])
-    return Finding(claim, compared.family, [*compared.levels(final), *differences], verdict, why)
+    return compared.finding(
+        "rollouts", [compared.difference("rollouts=16", method, final, "more") for method in BUDGETS]
+    )

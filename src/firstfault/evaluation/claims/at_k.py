@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared
-from firstfault.evaluation.claims.finding import Finding, judged
+from firstfault.evaluation.claims.finding import Finding
 from firstfault.evaluation.findings import Kept
 
 PAPER = "grows with K, most on Major@K"
@@ -48,5 +48,4 @@ def finding(compared: Compared) -> Finding:
     ]
     at_most = lambda a, b: gain(a, b, f"major@{many}") - gain(a, b, f"pass@{many}")  # noqa: E731
     differences.append(compared.figure(f"gain in Major@{many} - in Pass@{many}", pair, at_most, PAPER))
-    verdict, why = judged(differences)
-    return Finding("pass-at-k", compared.family, [*gains, *differences], verdict, why)
+    return compared.finding("pass-at-k", differences, levels=gains)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from firstfault.agent.rollouts import Agent
@@ -23,6 +24,7 @@ from firstfault.evaluation.agents import local_agent, local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
 from firstfault.evaluation.claims.finding import Finding
+from firstfault.evaluation.plan import slug
 from firstfault.progress import progress
 from firstfault.tasks import TaskSource
 from firstfault.training.build import build_tasks, run_tools
@@ -115,15 +117,18 @@ def _read_claims(names: Sequence[str], settings: ClaimsConfig) -> list[Finding]:
 
 def _families(folder: Path) -> list[Compared]:
     """The families of a comparison, each for itself."""
-    runs = read_runs(folder)
+    runs, left_out = read_runs(folder)
     families = dict.fromkeys(family for family, _, _ in runs)
-    return [Compared([family], runs) for family in families]
+    return [Compared([family], runs, left_out) for family in families]
 
 
 def _with_all(families: Sequence[Compared]) -> list[Compared]:
     """Families of a comparison, each for itself, and if there are several, all together."""
+    if len(families) < 2:
+        return [*families]
     runs = {key: kept for one in families for key, kept in one.runs.items()}
-    return [*families, *([Compared([one.family for one in families], runs)] if len(families) > 1 else [])]
+    left_out = {key: why for one in families for key, why in one.left_out.items()}
+    return [*families, Compared([one.family for one in families], runs, left_out)]
 
 
 def _missing(claim: Read, comparisons: Mapping[Path, Sequence[Compared]]) -> str:
@@ -141,14 +146,14 @@ def _missing(claim: Read, comparisons: Mapping[Path, Sequence[Compared]]) -> str
 def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, console: Console) -> Finding:
     """Measure what is missing of a claim, and judge it."""
     claim = MEASURED[name]
-    path = settings.out / f"{name}-{family}.jsonl"
+    path = settings.out / f"{name}-{slug(family)}.jsonl"
     source = build_tasks(config.tasks)
     measured: dict[str, dict[int, Any]] = {variant: {} for variant in claim.VARIANTS}  # by number of the task
     for row in _kept(path, _settings(claim, config, source)):
         if row["variant"] in measured:
             measured[row["variant"]][row["number"]] = row["measured"]
     if any(_done(rows) < settings.runs for rows in measured.values()):
-        config = config.model_copy(update={"run_dir": settings.out / f"{name}-{family}"})
+        config = config.model_copy(update={"run_dir": settings.out / f"{name}-{slug(family)}"})
         agent = claim.policy(config, source, run_tools(config, source), console)
         asyncio.run(_measure(name, family, agent, source, measured, settings.runs, path, console))
     return claim.finding(family, {variant: _found(rows) for variant, rows in measured.items()})
@@ -173,9 +178,10 @@ async def _measure(
                 while _done(rows) < runs:
                     number = len(rows)
                     if number >= TRIED * runs:
+                        fewer = f"ask for fewer with --runs {_done(rows)}, or " if _done(rows) else ""
                         raise UserError(
                             f"claim {name} on {family}: of {number} tasks only {_done(rows)} are such as it is about; "
-                            f"ask for fewer with --runs {_done(rows)}, or start from a weaker policy."
+                            f"{fewer}start from a weaker policy."
                         )
                     [task] = source.train(seed=SEED, first=number, n=1)
                     key = (SEED, 0, number)
@@ -227,7 +233,9 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
                 raise UserError(f"{path}, line {number} is not JSON; mend it or take it out.") from error
     if len(rows) == 1:  # nothing was measured
         rows = [{"settings": settings}]
-    first = rows[0].get("settings", {}) if rows else {}
+    if not all(isinstance(row, dict) and row.keys() >= {"number", "variant", "measured"} for row in rows[1:]):
+        raise UserError(f"{path} has lines that are no measurements; mend it, or give another folder with --out.")
+    first = rows[0].get("settings", {}) if rows and isinstance(rows[0], dict) else {}
     for key, value in json.loads(json.dumps(settings)).items():
         if first.get(key) != value:
             raise UserError(
@@ -242,10 +250,10 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(finding: Finding) -> Table:
-    shown = Table("", "here, 95 % interval", "n", "the paper", title=f"{finding.claim}, {finding.family}")
+    shown = Table("", "here, 95 % interval", "n", "the paper", title=escape(f"{finding.claim}, {finding.family}"))
     for figure in finding.figures:
-        shown.add_row(figure.name, str(figure), str(figure.n), figure.paper)
-    shown.caption = f"{finding.verdict}: {finding.why}"
+        shown.add_row(escape(figure.name), escape(str(figure)), str(figure.n), figure.paper)
+    shown.caption = escape(f"{finding.verdict}: {finding.why}")
     return shown
 
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from firstfault.errors import UserError
-from firstfault.evaluation.cells import read_cell
-from firstfault.evaluation.claims.finding import Figure, Finding
-from firstfault.evaluation.findings import ALL, Kept, Runs, at_k
+from firstfault.evaluation.cells import FAILED, read_cell
+from firstfault.evaluation.claims.finding import Figure, Finding, judged
+from firstfault.evaluation.findings import Kept, Runs, at_k
+from firstfault.evaluation.plan import TUNE_SEEDS, slug
 from firstfault.evaluation.statistics import area_weights
 
 Measured = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell
 
 
 class Compared:
-    """The finished runs of a comparison on a family, or on several together. Families weigh the same."""
+    """The finished runs of a comparison on a family, or on several together. Families weigh the same.
 
-    def __init__(self, families: Sequence[str], runs: Runs):
+    `left_out` says why runs of some methods are not among them, by family and method.
+    """
+
+    def __init__(self, families: Sequence[str], runs: Runs, left_out: Mapping[tuple[str, str], str] | None = None):
         self.families = families
-        self.family = families[0] if len(families) == 1 else ALL
+        self.family = families[0] if len(families) == 1 else f"together: {', '.join(families)}"
+        self.left_out = {key: why for key, why in (left_out or {}).items() if key[0] in families}
         self.runs = {key: kept for key, kept in runs.items() if key[0] in families}
         self.seeds = sorted({seed for _, _, seed in self.runs})
         has = {(family, method) for family, method, _ in self.runs}
@@ -47,6 +52,19 @@ class Compared:
                 if all(value is not None for value in measured):
                     values.append(measured)
         return Figure.over_seeds(name, values, paper)
+
+    def finding(
+        self,
+        claim: str,
+        claimed: Sequence[Figure],
+        beside: Sequence[Figure] = (),
+        levels: Sequence[Figure] | None = None,
+    ) -> Finding:
+        """What is `claimed` to be positive, judged, with the levels of all methods, and what claims nothing."""
+        verdict, why = judged(claimed)
+        levels = self.levels(final) if levels is None else levels
+        notes = [f"{method} on {family} is left out: {why}" for (family, method), why in self.left_out.items()]
+        return Finding(claim, self.family, [*levels, *claimed, *beside], verdict, why, notes)
 
     def levels(self, measure: Callable[[Kept], Measured], name: str = "{}") -> list[Figure]:
         """The measure of every method; `name` has {} for that of the method."""
@@ -93,18 +111,25 @@ class Read:
         """What it needs and these runs don't have."""
         missing = [method for method in self.methods if method not in compared.methods]
         if missing:
-            return f"the methods {', '.join(missing)}" if len(missing) > 1 else f"the method {missing[0]}"
+            reasons = [compared.left_out[key] for key in compared.left_out if key[1] in missing]
+            why = f" ({'; '.join(reasons)})" if reasons else ""
+            return (f"the methods {', '.join(missing)}" if len(missing) > 1 else f"the method {missing[0]}") + why
         return "Pass@K for two K (--evaluation.k 4,16,32)" if self.at_k and len(compared.ks) < 2 else ""
 
 
-def read_runs(folder: Path) -> Runs:
-    """The finished runs of the comparison in a folder, but for those of methods that overspent on a family.
+def read_runs(folder: Path) -> tuple[Runs, dict[tuple[str, str], str]]:
+    """The finished runs of the comparison in a folder, and which family and method is left out, and why.
+
+    Methods are left out that overspent on a family, and those of which a run failed: the others are those that went
+    well.
 
     Raises:
         UserError: if there are none, or one can't be read.
     """
     found: Runs = {}
-    refused = set()
+    left_out: dict[tuple[str, str], str] = {}
+    failed = {file.parts[-5:-3] for file in folder.glob(f"cells/*/*/lr-*/seed-*/{FAILED}")
+              if int(file.parts[-2].removeprefix("seed-")) < TUNE_SEEDS}  # fmt: skip
     for file in sorted(folder.glob("cells/*/*/lr-*/seed-*/cell.json")):
         kept = read_cell(file)
         key = kept["family"], kept["method"], kept["seed"]
@@ -117,11 +142,13 @@ def read_runs(folder: Path) -> Runs:
             )
         found[key] = kept
         if kept["overspent"]:
-            refused.add(key[:2])
-    runs = {key: kept for key, kept in found.items() if key[:2] not in refused}
+            left_out[key[:2]] = f"it spent {kept['overspent']}"
+        elif (slug(key[0]), slug(key[1])) in failed:
+            left_out[key[:2]] = "runs of it failed"
+    runs = {key: kept for key, kept in found.items() if key[:2] not in left_out}
     if not runs:
         raise UserError(f"{folder} has no finished run of a comparison; give the --out of firstfault compare.")
-    return runs
+    return runs, left_out
 
 
 # what claims measure in a run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, mean_of
-from firstfault.evaluation.claims.finding import Finding, judged
+from firstfault.evaluation.claims.finding import Finding
 from firstfault.evaluation.findings import Kept, along, spent
 
 
@@ -38,5 +38,4 @@ def finding(compared: Compared) -> Finding:
         compared.difference("elpo", "grpo", measure, "" if name == "entropy" else "more", f"{{}}: {name}")
         for name, measure in MEASURES.items()
     ]
-    verdict, why = judged(differences[:2])
-    return Finding("dynamics", compared.family, [*levels, *differences], verdict, why)
+    return compared.finding("dynamics", differences[:2], differences[2:], levels)

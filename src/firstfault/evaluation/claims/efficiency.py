@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, per_call
-from firstfault.evaluation.claims.finding import Finding, judged
+from firstfault.evaluation.claims.finding import Finding
 from firstfault.evaluation.claims.main import BASELINES
 from firstfault.evaluation.findings import Kept, along, spent
 
@@ -36,5 +36,4 @@ def finding(compared: Compared) -> Finding:
         compared.figure(f"elpo - {method}: success along training's calls", ["elpo", method], by_calls)
         for method in others
     ]
-    verdict, why = judged(differences)
-    return Finding("efficiency", compared.family, [*levels, *differences, *beside], verdict, why)
+    return compared.finding("efficiency", differences, beside, levels)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from firstfault.evaluation.statistics import bootstrap, mean_t
+from firstfault.evaluation.statistics import LEVEL, alike, bootstrap, mean_t, student
 from firstfault.intervals import mean_interval
 
 Verdict = Literal["holds", "does not hold", "can't tell at this size"]
@@ -18,7 +18,7 @@ Verdict = Literal["holds", "does not hold", "can't tell at this size"]
 class Figure:
     """A mean over `n` independent units (runs, tasks, seeds), its 95 % interval, and what the paper has in its place.
 
-    Without any unit, there are none of these; of one, there is no interval.
+    Without any unit, there are none of these; of one, or of several that are all alike, there is no interval.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Figure:
         if not self.n:
             return "not measured"
         mean, low, high = ("" if value is None else f"{value:.3f}" for value in (self.mean, self.low, self.high))
-        return f"{mean} [{low}, {high}]" if low else f"{mean}, of one"
+        return f"{mean} [{low}, {high}]" if low else f"{mean}, of one" if self.n == 1 else f"{mean}, all alike"
 
     @classmethod
     def of(cls, name: str, values: Sequence[float], paper: str = "") -> Figure:
@@ -46,8 +46,8 @@ class Figure:
         if not len(values):
             return cls(name, None, None, None, 0, paper)
         mean, low, high = mean_t(values)
-        if len(values) == 1:
-            return cls(name, mean, None, None, 1, paper)
+        if alike(values):
+            return cls(name, mean, None, None, len(values), paper)
         _, other_low, other_high = mean_interval(values)
         return cls(name, mean, min(low, other_low), max(high, other_high), len(values), paper)
 
@@ -65,9 +65,10 @@ class Figure:
         """
         if not values:
             return cls(name, None, None, None, 0, paper)
-        mean, low, high = mean_t([float(np.mean([np.mean(value) for value in seed])) for seed in values])
-        if len(values) == 1:
-            return cls(name, mean, None, None, 1, paper)
+        by_seed = [float(np.mean([np.mean(value) for value in seed])) for seed in values]
+        mean, low, high = mean_t(by_seed)
+        if alike(by_seed):
+            return cls(name, mean, None, None, len(values), paper)
         if np.ndim(values[0][0]):
             other_low, other_high = bootstrap([np.array(family) for family in zip(*values, strict=True)])
             low, high = min(low, other_low), max(high, other_high)
@@ -94,14 +95,24 @@ class Finding:
 def judged(differences: Sequence[Figure]) -> tuple[Verdict, str]:
     """Whether each of these differences, which a claim says are positive, is so beyond its interval.
 
+    It is not if one of them is negative beyond an interval that is wider, as for so many differences: one of them would
+    be below 0 by chance more often.
+
     >>> judged([Figure("a - b", 0.3, 0.1, 0.5, 20), Figure("b - c", 0.1, -0.1, 0.3, 20)])
     ("can't tell at this size", 'b - c is 0.100 [-0.100, 0.300]')
     >>> judged([Figure("a - b", 0.3, 0.1, 0.5, 20)])
     ('holds', 'a - b is 0.300 [0.100, 0.500]')
     """
     words = {d.name: f"{d.name} is {d}" for d in differences}
-    against = [words[d.name] for d in differences if d.high is not None and d.high < 0]
-    unsure = [words[d.name] for d in differences if d.low is None or d.low <= 0 <= d.high]
+    against = [words[d.name] for d in differences if d.high is not None and _corrected(d, len(differences)) < 0]
+    unsure = [words[d.name] for d in differences if d.low is None or d.low <= 0]
     if against:
         return "does not hold", "; ".join(against)
     return ("can't tell at this size", "; ".join(unsure)) if unsure else ("holds", "; ".join(words.values()))
+
+
+def _corrected(d: Figure, number: int) -> float:
+    """The upper end of an interval that is as much wider as Student's is after Bonferroni's correction."""
+    of = student()
+    wider = of.ppf(1 - LEVEL / 2 / number, d.n - 1) / of.ppf(1 - LEVEL / 2, d.n - 1)
+    return d.mean + wider * (d.high - d.mean)

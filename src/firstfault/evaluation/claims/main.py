@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firstfault.evaluation.claims.compared import Compared, final
-from firstfault.evaluation.claims.finding import Finding, judged
+from firstfault.evaluation.claims.finding import Finding
 
 PAPER = 60.7  # % of ELPO, the average of seven benchmarks, Qwen2.5-7B
 BASELINES = {"grpo": 51.2, "arpo": 55.9, "aepo": 56.7, "torl": 57.0, "cir": 58.4, "grpo-tcr": 59.4}
@@ -24,5 +24,4 @@ def finding(compared: Compared) -> Finding:
         for method in compared.methods
         if method != "elpo" and method not in BASELINES
     ]
-    verdict, why = judged(differences)
-    return Finding("main", compared.family, [*compared.levels(final), *differences, *beside], verdict, why)
+    return compared.finding("main", differences, beside)

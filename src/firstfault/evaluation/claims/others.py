@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, final, spend
-from firstfault.evaluation.claims.finding import Figure, Finding, judged
+from firstfault.evaluation.claims.finding import Finding
 from firstfault.evaluation.findings import Kept, along, learnt
 
 
 def vppo(compared: Compared) -> Finding:
     """VPPO (2601.18984) is better than GRPO."""
-    return _finding("vppo", compared, [compared.difference("vppo", "grpo", final, "+1.7 points (33.7, 35.4)")])
+    return compared.finding("vppo", [compared.difference("vppo", "grpo", final, "+1.7 points (33.7, 35.4)")])
 
 
 def vspo(compared: Compared) -> Finding:
@@ -20,7 +20,7 @@ def vspo(compared: Compared) -> Finding:
         compared.difference("grpo", "vspo-unsmoothed", final, "far more"),
         compared.difference("vspo", "grpo", final, "+2.3 points (39.6, 41.9)"),
     ]
-    return _finding("vspo", compared, differences, [compared.difference("vspo", "prs", final, "+0.9 points")])
+    return compared.finding("vspo", differences, [compared.difference("vspo", "prs", final, "+0.9 points")])
 
 
 def arpo(compared: Compared) -> Finding:
@@ -29,19 +29,21 @@ def arpo(compared: Compared) -> Finding:
         compared.saved("arpo", "grpo", spend("tool_calls"), "0.5", "tool calls saved, {}"),
         compared.difference("arpo", "grpo", final, "+1.8 points (56.5, 58.3)"),
     ]
-    return _finding("arpo", compared, differences)
+    return compared.finding("arpo", differences)
 
 
-def early(kept: Kept) -> np.ndarray:
-    """The mean success along the first half of training, for each problem."""
-    return along(kept, "iterations", kept["evaluations"][-1]["iteration"] / 2)
+def early(kept: Kept) -> np.ndarray | None:
+    """The mean success along the first half of training, for each problem; None if nothing was evaluated there."""
+    half = kept["evaluations"][-1]["iteration"] / 2
+    seen = any(0 < record["iteration"] <= half for record in kept["evaluations"])
+    return along(kept, "iterations", half) if seen else None
 
 
 def prs(compared: Compared) -> Finding:
     """With the progressive reward (2512.07478), GRPO learns faster at first."""
     claimed = compared.difference("prs", "grpo", early, "faster", "{}: first half of training")
     beside = [compared.difference("prs", "grpo", final, "+1.4 points (39.6, 41.0)", "{}: after training")]
-    return _finding("prs", compared, [claimed], beside)
+    return compared.finding("prs", [claimed], beside)
 
 
 def peak_memory(kept: Kept) -> float | None:
@@ -60,9 +62,4 @@ def astarpo(compared: Compared) -> Finding:
     beside = [compared.difference("astarpo", other, final) for other in papers]
     if "rebel" in compared.methods:
         beside.append(compared.saved("astarpo", "rebel", peak_memory, "0.3", "memory saved, {}"))
-    return _finding("astarpo", compared, differences, beside)
-
-
-def _finding(claim: str, compared: Compared, differences: list[Figure], beside: list[Figure] | tuple = ()) -> Finding:
-    verdict, why = judged(differences)
-    return Finding(claim, compared.family, [*compared.levels(final), *differences, *beside], verdict, why)
+    return compared.finding("astarpo", differences, beside)
