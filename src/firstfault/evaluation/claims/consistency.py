@@ -24,7 +24,7 @@ SEARCHES: dict[str, tuple[Callable[[int], Search], int]] = {  # and how many oth
     "posterior": (Posterior, 0),
     "posterior, 15 other runs": (Posterior, 15),
 }
-AGAIN = 20  # searches of the same run, each with completions of its own
+AGAIN = 20  # searches of the same run, each with a draw of its own from the completions that also tell the truth
 BUDGET = 16
 
 

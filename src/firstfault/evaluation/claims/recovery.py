@@ -63,7 +63,10 @@ async def recovers(rollouts: Rollouts, before: Node, step: Node) -> bool | None:
 
 
 def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
-    """The shares of runs that recover, by which step was edited."""
+    """The shares of runs that recover, by which step was edited.
+
+    That the 2nd and 3rd recover less follows from what irrecoverable means; that a random step before the 1st does not.
+    """
     rows = measured[""]
     outcome = {name: [_outcome(row, name) for row in rows] for name in rows[0]["edited"]}
     figures = [Figure.of(n, [o for o in outcome[n] if o is not None], PAPER.get(n, "")) for n in outcome]
@@ -71,7 +74,10 @@ def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Fi
         difference(f"1st irrecoverable - {name}", outcome["1st irrecoverable"], outcome[name])
         for name in ("random", "2nd irrecoverable", "3rd irrecoverable")
     ]
-    beside = [Figure.of(f"{name}, where there was another action", _made(rows, name)) for name in outcome]
+    before = [row["edited"]["random"] < (row["edited"]["1st irrecoverable"] or 0) for row in rows]
+    earlier = [outcome if is_before else None for outcome, is_before in zip(outcome["random"], before, strict=True)]
+    beside = [difference("1st irrecoverable - a random step before it", outcome["1st irrecoverable"], earlier)]
+    beside += [Figure.of(f"{name}, where there was another action", _made(rows, name)) for name in outcome]
     verdict, why = judged(differences)
     same = sum(outcome is None for row in rows for outcome in row["recovered"].values())
     edits = sum(len(row["recovered"]) for row in rows)
