@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -48,8 +49,8 @@ def use_planned_attention(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare `model` for `hidden_states`.
 
     Raises:
-        UserError: if the model keeps state that a plan can't fork (recurrent or windowed layers), or transforms
-            logits in a way that `logits` or a plan does not know.
+        UserError: if the model keeps state that a plan can't fork (recurrent or windowed layers), or does not compute
+            the same with a plan, for it transforms queries, keys or logits in a way that is not known here.
     """
     config = model.config.get_text_config()
     name = type(model).__name__
@@ -69,8 +70,38 @@ def use_planned_attention(model: PreTrainedModel) -> PreTrainedModel:
             f"{name} can't be used: {why}; "
             "use a causal language model with transformers' attention interface, such as Qwen2, Qwen3 or Llama."
         )
-    model.set_attn_implementation(NAME)
+    if model.config._attn_implementation != NAME:
+        _try(model)
     return model
+
+
+class _Causal:
+    """Plain attention of one sequence, and what all plans take for granted."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        if not query.shape[-1] == key.shape[-1] == value.shape[-1]:
+            raise RuntimeError(f"values of {value.shape[-1]} numbers to keys of {key.shape[-1]}")
+        query, key, value = (x.transpose(0, 1)[None] for x in (query, key, value))
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+        return out[0].transpose(0, 1)
+
+
+@torch.no_grad()
+def _try(model: PreTrainedModel) -> None:
+    """Give the model a planned attention, and see that it computes what it did."""
+    tokens = torch.arange(8, device=model.device) % model.config.get_text_config().vocab_size
+    own = model(input_ids=tokens[None], use_cache=False).logits[0].float()
+    model.set_attn_implementation(NAME)
+    try:
+        ours = logits(model, hidden_states(model, tokens, torch.arange(8, device=model.device), _Causal())).float()
+        why = "" if torch.allclose(ours, own, rtol=0.05, atol=0.05 * float(own.std())) else "its logits are others"
+    except (RuntimeError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())
+    if why:
+        raise UserError(
+            f"{type(model).__name__} can't be used, its attention is not plain ({why[:200]}); use a causal language "
+            "model with full attention in every layer, such as Qwen2, Qwen3 or Llama."
+        )
 
 
 def autocast(model: PreTrainedModel) -> torch.autocast:

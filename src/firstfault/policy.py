@@ -34,7 +34,8 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
 
 
 def _newest(run: Path) -> Path:
-    return max((run / "checkpoints").iterdir(), default=run / "checkpoints" / "step-0000")
+    whole = [path for path in (run / "checkpoints").iterdir() if path.suffix != ".part"]
+    return max(whole, default=run / "checkpoints" / "step-0000")
 
 
 def version(name: str) -> str:

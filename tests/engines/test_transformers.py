@@ -9,6 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPTNeoXConfig,
@@ -374,6 +376,38 @@ def test_an_error_reaches_all_who_wait_and_the_engine_works_again(make_model, ma
     ]
 
 
+def test_nobody_decodes_for_who_has_left(make_model):
+    engine = TransformersEngine(make_model(), None, max_batch=2)
+
+    async def main():
+        tasks = [asyncio.create_task(engine.generate(PROMPTS[0], replace(SAMPLING, max_new_tokens=n), (n,)))
+                 for n in (8, 500, 501)]  # fmt: skip
+        await tasks[0]
+        for task in tasks[1:]:  # one that is under way, one that waits
+            task.cancel()
+        return await engine.generate(PROMPTS[1], SAMPLING, (1,))
+
+    assert len(asyncio.run(asyncio.wait_for(main(), timeout=60)).tokens) == 8
+    assert engine.counts["generated_tokens"] < 40
+
+
+def test_memory_follows_what_is_written(make_model):
+    engine = TransformersEngine(make_model(), None)
+    request = (PROMPTS[0], replace(SAMPLING, max_new_tokens=5000), (1,))
+
+    async def main():
+        task = asyncio.create_task(engine.generate(*request))
+        while engine.counts["generated_tokens"] < 100:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(main())
+    assert 100 < engine._slots.kv.shape[3] <= 192
+    engine.release()
+    assert engine._slots.kv.numel() == 0
+    assert len(generate(engine, (PROMPTS[0], SAMPLING, (1,)))[0].tokens) == 8
+
+
 @pytest.mark.parametrize(
     ("prompt", "max_new_tokens"), [([], 4), ([1, 2], 0), ([1, 2], -3)], ids=["no prompt", "no room", "less than none"]
 )
@@ -460,6 +494,17 @@ SMALL = {
 def test_a_model_that_a_tree_can_not_share_is_refused(model_class, config, reason):
     with pytest.raises(UserError, match=reason):
         TransformersEngine(model_class(config), None)
+
+
+def test_attention_that_is_not_plain_is_refused():
+    config = DeepseekV3Config(
+        **SMALL | {"head_dim": 4, "num_key_value_heads": 4}, moe_intermediate_size=16, n_routed_experts=4, n_group=1, topk_group=1,
+        num_experts_per_tok=2, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8,
+    )  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"DeepseekV3ForCausalLM can't be used, its attention is not plain \(values of 8 "
+    ):
+        TransformersEngine(DeepseekV3ForCausalLM(config).eval(), None)
 
 
 @pytest.mark.parametrize("softcapping", ["attn_logit_softcapping", "final_logit_softcapping"])

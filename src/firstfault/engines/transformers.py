@@ -36,7 +36,6 @@ class _Request:
         self.key = key
         self.due = due
         self.cached = 0
-        self.room = len(prompt) + sampling.max_new_tokens
         self.noise = np.random.default_rng(key).random(sampling.max_new_tokens)
         self.completion = Completion()
         self.future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
@@ -92,6 +91,11 @@ class TransformersEngine:
             self.model.load_state_dict(weights)
         self._cache.clear()
 
+    def release(self) -> None:
+        """Give back the memory that sampling took. Must not be called while requests are under way."""
+        self._cache.clear()
+        self._slots.clear()
+
     async def generate(
         self, tokens: list[int], sampling: Sampling, key: tuple[int, ...], hold: Hold | None = None
     ) -> Completion:
@@ -128,6 +132,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def _admit(self) -> None:
         """Give slots to those that wait, in the order of their keys, and fork what is known of their prompts."""
+        self._waiting = [request for request in self._waiting if not request.future.cancelled()]
         due = [request for request in self._waiting if self.turnstile.admits(request.due)]
         later = [request for request in self._waiting if not self.turnstile.admits(request.due)]
         due.sort(key=lambda request: request.key)
@@ -146,7 +151,7 @@ class TransformersEngine:
                 self.counts["recomputed_tokens"] += 1
             request.cached = len(request.tokens) - missing
             self._active.append(request)
-            self._slots.reserve(len(self._active), request.room)
+            self._slots.reserve(len(self._active), len(request.tokens))
             self._slots.write(len(self._active) - 1, [s.kv for s in segments])
             if missing:
                 self.counts["recomputed_tokens"] += self._cache.reserve(request.tokens)
@@ -162,6 +167,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def _compute(self) -> tuple[Tensor, Drawn]:
         """One pass of the model over all that is new: the last hidden state and one more token for every request."""
+        self._slots.reserve(len(self._active), max(len(r.tokens) for r in self._active))
         new = [r.tokens[r.cached :] for r in self._active]
         plan = DecodePlan(self._slots, [r.cached for r in self._active], [len(tokens) for tokens in new])
         tokens = torch.tensor([t for row in new for t in row], device=self.model.device)
@@ -197,7 +203,8 @@ class TransformersEngine:
             done.entropies.append(entropy)
             if self._stops(request):
                 done.stop_reason = "stop"
-            if done.stop_reason == "stop" or len(done.tokens) == request.sampling.max_new_tokens:
+            is_full = len(done.tokens) == request.sampling.max_new_tokens
+            if done.stop_reason == "stop" or is_full or request.future.cancelled():
                 self._release(request)
 
     def _stops(self, request: _Request) -> bool:
@@ -230,14 +237,20 @@ class Slots:
         kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._shape = (kv_heads, head_dim)
         self._model = model
-        self.kv = torch.empty(config.num_hidden_layers, 2, 0, 0, *self._shape)
+        self._layers = config.num_hidden_layers
+        self.clear()
+
+    def clear(self) -> None:
+        self.kv = torch.empty(self._layers, 2, 0, 0, *self._shape)
 
     def reserve(self, slots: int, length: int) -> None:
         old = self.kv
         if slots <= old.shape[2] and length <= old.shape[3]:
             return
         slots = max(old.shape[2], 1 << (slots - 1).bit_length())
-        length = max(old.shape[3], -(-length // 64) * 64)
+        if length > old.shape[3]:  # by an eighth at least: what is there has to be copied
+            length = -(-max(length, old.shape[3] * 9 // 8) // 64) * 64
+        length = max(length, old.shape[3])
         dtype = torch.bfloat16 if self._model.device.type == "cuda" else self._model.dtype  # as `autocast` computes
         self.kv = torch.zeros(*old.shape[:2], slots, length, *self._shape, dtype=dtype, device=self._model.device)
         self.kv[:, :, : old.shape[2], : old.shape[3]] = old

@@ -130,8 +130,11 @@ class RunFolder:
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
             torch.save(dict(state), partial / STATE)
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():  # a checkpoint is there or not, never half of it
+                shutil.rmtree(old := path.with_suffix(".old.part"), ignore_errors=True)
+                path.rename(old)
             partial.rename(path)
+            shutil.rmtree(path.with_suffix(".old.part"), ignore_errors=True)
         return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -94,11 +95,17 @@ def _teach(
         learner.update([demonstration(source, task, chat) for task in tasks], negative_log_likelihood)
         done(1)
     partial = folder.with_suffix(f".{os.getpid()}.part")
-    with saving(folder):
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        if not folder.exists():  # another process may have been as fast
-            partial.rename(folder)
+    try:
+        with saving(folder):
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another process was as fast
+                    raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def demonstration(source: TaskSource, task: Task, chat: Chat) -> Tree:

@@ -175,13 +175,17 @@ class Learner:
 
 @contextmanager
 def holding(model: PreTrainedModel, weights: dict[str, Tensor]) -> Iterator[None]:
-    """The model with other weights for a while."""
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    """The model with other weights for a while, in the place of its own; nothing is copied."""
+
+    def swap() -> None:
+        for name, parameter in model.named_parameters():  # tied ones once
+            parameter.data, weights[name] = weights[name], parameter.data
+
+    swap()
     try:
-        model.load_state_dict(weights)
         yield
     finally:
-        model.load_state_dict(own)
+        swap()
 
 
 def total_weight(trees: Sequence[Tree]) -> float:

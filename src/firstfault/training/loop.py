@@ -139,7 +139,8 @@ class Trainer:
         if config.tracker != "none":
             self.accelerator.init_trackers("firstfault", config={"run": config.model_dump_json()})
         if self.iteration == 0:
-            self.folder.save_checkpoint(0, self.learner.model, self.tokenizer, self.learner.state())
+            if self.folder.last_checkpoint() is None:
+                self.folder.save_checkpoint(0, self.learner.model, self.tokenizer, self.learner.state())
             await self._evaluate()
         with progress(self.console) as bar:
             task = bar.add_task("training", total=config.steps, completed=self.iteration, unit="iter")
@@ -167,6 +168,7 @@ class Trainer:
         more = partial(self._more, due.start * self.method.rollouts)
         trees = await grow(self.method, self.agent, tasks, key, more, self._as_reference)
         explored = time.perf_counter()
+        self.engine.release()  # training needs the room
         if self.learner.critic:
             self.learner.value(trees)
         self.method.shape(trees)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.rollouts import Agent, Rollouts, side_by_side
 from firstfault.config import EvaluationConfig
 from firstfault.estimators import major_at_k, pass_at_k
 from firstfault.intervals import mean_interval
@@ -45,10 +44,10 @@ async def validate(
         done(n)
         return tree
 
-    trees = await asyncio.gather(
+    trees = await side_by_side([
         *(run(agent, task, i, samples) for i, task in enumerate(tasks)),
         *(run(greedy, task, i + len(tasks), 1) for i, task in enumerate(tasks)),
-    )
+    ])  # fmt: skip
     sampled, likeliest = trees[: len(tasks)], trees[len(tasks) :]
     outcomes = {
         "sampled": [_successes(tree) / samples for tree in sampled],
