@@ -237,11 +237,13 @@ class Slots:
         kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         self._shape = (kv_heads, head_dim)
         self._model = model
-        self._layers = config.num_hidden_layers
-        self.clear()
+        self._before = (0, 0)  # slots and length
+        self.kv = torch.empty(config.num_hidden_layers, 2, *self._before, *self._shape)
 
     def clear(self) -> None:
-        self.kv = torch.empty(self._layers, 2, 0, 0, *self._shape)
+        """Give the memory back; the next request gets as much as was there, in one piece."""
+        self._before = self.kv.shape[2:4]
+        self.kv = torch.empty(*self.kv.shape[:2], 0, 0, *self._shape)
 
     def reserve(self, slots: int, length: int) -> None:
         old = self.kv
@@ -251,6 +253,8 @@ class Slots:
         if length > old.shape[3]:  # by an eighth at least: what is there has to be copied
             length = -(-max(length, old.shape[3] * 9 // 8) // 64) * 64
         length = max(length, old.shape[3])
+        if not old.numel():
+            slots, length = max(slots, self._before[0]), max(length, self._before[1])
         dtype = torch.bfloat16 if self._model.device.type == "cuda" else self._model.dtype  # as `autocast` computes
         self.kv = torch.zeros(*old.shape[:2], slots, length, *self._shape, dtype=dtype, device=self._model.device)
         self.kv[:, :, : old.shape[2], : old.shape[3]] = old
