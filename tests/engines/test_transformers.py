@@ -497,10 +497,10 @@ def test_a_model_that_a_tree_can_not_share_is_refused(model_class, config, reaso
 
 
 def test_attention_that_is_not_plain_is_refused():
-    config = DeepseekV3Config(
-        **SMALL | {"head_dim": 4, "num_key_value_heads": 4}, moe_intermediate_size=16, n_routed_experts=4, n_group=1, topk_group=1,
-        num_experts_per_tok=2, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8,
-    )  # fmt: skip
+    own = {"head_dim": 4, "num_key_value_heads": 4, "moe_intermediate_size": 16, "n_routed_experts": 4, "n_group": 1,
+           "topk_group": 1, "num_experts_per_tok": 2, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4,
+           "qk_nope_head_dim": 8, "v_head_dim": 8}  # fmt: skip
+    config = DeepseekV3Config(**SMALL | own)
     with pytest.raises(
         UserError, match=r"DeepseekV3ForCausalLM can't be used, its attention is not plain \(values of 8 "
     ):
