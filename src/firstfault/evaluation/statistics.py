@@ -16,7 +16,7 @@ MOST_SEEDS = 100_000
 
 
 def student(name: str = "t"):
-    """A distribution of scipy: `t`, or `nct`, the noncentral one.
+    """A distribution of scipy: `t`; `nct`, the noncentral one; or `norm`.
 
     Raises:
         UserError: if scipy is not installed.
@@ -87,7 +87,7 @@ def bootstrap(parts: Sequence[np.ndarray], resamples: int = 4000, seed: int = 0)
     so it never stands alone.
     """
     drawn, *weights = _drawn((len(parts[0]), *(part.shape[1] for part in parts)), resamples, seed)
-    families = [np.einsum("rs,sp,rp->r", drawn, part, w, optimize=True) for part, w in zip(parts, weights, strict=True)]
+    families = [np.einsum("rp,rp->r", drawn @ part, w) for part, w in zip(parts, weights, strict=True)]
     low, high = np.quantile(np.mean(families, axis=0), [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 
@@ -120,18 +120,13 @@ def seeds_needed(differences: Sequence[float], level: float = LEVEL) -> int | No
     mean = float(np.mean(differences))
     if alike(differences) or mean == 0:
         return None
-    sd = float(np.std(differences, ddof=1))
-    if power(2, mean, sd, level) >= POWER:
-        return 2
-    enough = 4
+    sd, normal = float(np.std(differences, ddof=1)), student("norm")
+    enough = math.ceil(((normal.ppf(1 - level / 2) + normal.ppf(POWER)) * sd / mean) ** 2)  # if the spread were known
+    if enough > MOST_SEEDS:
+        return None
+    enough = max(2, enough)
     while power(enough, mean, sd, level) < POWER:
-        enough *= 2
-        if enough > MOST_SEEDS:
-            return None
-    low = enough // 2  # too few; `enough` are not
-    while enough - low > 1:
-        middle = (low + enough) // 2
-        low, enough = (low, middle) if power(middle, mean, sd, level) >= POWER else (middle, enough)
+        enough += 1
     return enough
 
 
