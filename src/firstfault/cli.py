@@ -318,7 +318,13 @@ def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
 
     _add_fields(parser.add_argument_group("settings of the run"), RunConfig)
 
-    known = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    known = _Parser(
+        prog=parser.prog,
+        usage=argparse.SUPPRESS,
+        add_help=False,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
     for name in ("config", "run-dir", *NAMED):
         known.add_argument(f"--{name}")
     known.add_argument("--resume", action="store_true")

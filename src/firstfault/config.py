@@ -231,6 +231,8 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
             near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}."
             raise UserError(f"{where}: there is no setting {place!r}; {hint}") from None
+        if first["type"] == "missing":
+            raise UserError(f"{where}: {place} is missing; give it.") from None
         message = first["msg"].removeprefix("Value error, ")
         given = f"{place} = {first['input']!r}: " if place else ""
         raise UserError(f"{where}: {given}{message[0].lower()}{message[1:]}.") from None

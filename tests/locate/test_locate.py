@@ -1,5 +1,6 @@
 """`locate`, end to end: a real server on the loopback interface, live tools, traces of several frameworks."""
 
+import asyncio
 import importlib.util
 import json
 import sys
@@ -12,6 +13,7 @@ from firstfault.cli import main
 from firstfault.errors import UserError
 from firstfault.locate import Endpoint, locate
 from firstfault.locate.check import by_judge
+from firstfault.locate.resume import Recorded
 from firstfault.tools import FunctionTool, ObjectTool, Tool
 from firstfault.traces import Trace, read_traces
 from firstfault.tree import load_trees
@@ -80,7 +82,10 @@ def test_from_a_failed_trace_to_training_data_in_one_command(flags, tmp_path, tr
     written = ["--dpo", "out/pairs.jsonl", "--trees", "out/trees", "--html", "out/found.html"]
     assert main(["locate", str(EXAMPLE / "trace.json"), *flags, "--answer", "38", *written]) == 0
     [pair] = [json.loads(line) for line in Path("out/pairs.jsonl").read_text().splitlines()]
-    assert pair["prompt"] == trace.prefix(3)
+    assert [m["content"] for m in pair["prompt"]] == [m["content"] for m in trace.prefix(3)]
+    calls = [call["function"] for m in (*pair["prompt"], *pair["rejected"]) for call in m.get("tool_calls", ())]
+    assert [m["name"] for m in pair["prompt"] if m["role"] == "tool"] == [call["name"] for call in calls[:-1]]
+    assert all(isinstance(call["arguments"], dict) for call in calls)  # as templates want them
     assert [m["tool_calls"][0]["function"]["name"] for m in (*pair["chosen"], *pair["rejected"])] == ["subtract", "add"]
     [tree] = load_trees(Path("out/trees/located.jsonl.gz"))
     assert len(tree.leaves) < 20 and [node.depth for node in tree.nodes if node.critical] == [4]
@@ -156,6 +161,60 @@ def test_functions_with_side_effects_answer_from_the_record(server, tmp_path, tr
     assert outputs == {"sent"} and not (tmp_path / "notified.txt").exists()
     locate(trace, endpoint(server, tmp_path), given, answer="38")
     assert (tmp_path / "notified.txt").exists()
+
+
+def test_a_function_with_side_effects_knows_nothing_of_what_comes_later():
+    call = lambda id_, arguments: {"id": id_, "type": "function", "function": {"name": "stock", "arguments": arguments}}  # noqa: E731
+    messages = [{"role": "user", "content": "?"}]
+    for number, left in ((1, "10 left"), (2, "0 left")):
+        messages += [{"role": "assistant", "content": "", "tool_calls": [call(str(number), f'{{"n": {number}}}')]},
+                     {"role": "tool", "tool_call_id": str(number), "content": left}]  # fmt: skip
+
+    async def answers():
+        first = Recorded(Trace("1", messages), [])
+        said = [await first.call("stock", {"n": 99}), await first.call("stock", {"n": 1})]
+        other = first.fork()
+        return [*said, await first.call("stock", {"n": 2}), await other.call("stock", {"n": 99})]
+
+    assert asyncio.run(answers()) == ["done", "10 left", "0 left", "10 left"]
+
+
+@pytest.mark.parametrize(("temperature", "words"), [(1.0, ""), (0.5, "does not take the temperature 0.5 .*mostly 1")])
+def test_models_with_another_limit_and_one_temperature(server, tmp_path, trace, temperature, words):
+    handle = server.module.Handler.do_POST
+
+    def refuses(self):
+        length = int(self.headers["Content-Length"])
+        request = json.loads(self.rfile.peek(length)[:length])
+        wrong = {"max_tokens": "use 'max_completion_tokens' instead"} if "max_tokens" in request else {}
+        wrong |= {"temperature": "only 1 is supported"} if request.get("temperature", 1) != 1 else {}
+        if not wrong:
+            return handle(self)
+        self.rfile.read(length)
+        self.send_response(400)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        [(param, message), *_] = wrong.items()
+        self.wfile.write(json.dumps({"error": {"message": message, "param": param}}).encode())
+
+    server.module.Handler.do_POST = refuses
+    options = {"temperature": temperature, "cache": tmp_path / "cache"}
+    agent, judge = (Endpoint("scripted", server.url, any_temperature=any_, **options) for any_ in (False, True))
+
+    async def ask(writer):
+        try:
+            return await writer.complete(trace.prefix(0), trace.tools or [], [0])
+        finally:
+            await writer.close()
+
+    assert asyncio.run(ask(judge))["role"] == "assistant"
+    agent.cache = tmp_path / "other"
+    agent.cache.mkdir()
+    if words:
+        with pytest.raises(UserError, match=words):
+            asyncio.run(ask(agent))
+    else:
+        assert asyncio.run(ask(agent))["role"] == "assistant"
 
 
 REFUSED = {

@@ -57,6 +57,16 @@ CASES = {
         {"choices_column": "options", "judged_by": "choice"},
         {r"\boxed{B}": (True, 1.0), r"\boxed{house}": (True, 1.0), r"\boxed{A}": (False, 0.0)},
     ),
+    "one of several": (
+        {"question": "2 + 2?", "answers": ["4", "four"]},
+        {"answer_column": "answers"},
+        {r"\boxed{\text{four}}": (True, 1.0), r"\boxed{8/2}": (True, 1.0), r"\boxed{5}": (False, 0.0)},
+    ),
+    "choice by label": (
+        {"question": "Where?", "choices": {"text": ["sky", "house"], "label": ["1", "2"]}, "answerKey": "2"},
+        {"answer_column": "answerKey", "choices_column": "choices", "judged_by": "choice"},
+        {r"\boxed{B}": (True, 1.0), r"\boxed{house}": (True, 1.0), r"\boxed{A}": (False, 0.0)},
+    ),
     "choice by number": (
         {"question": "Where?", "options": ["sky", "house"], "answer": 1},
         {"choices_column": "options", "judged_by": "choice"},
@@ -97,6 +107,11 @@ BAD = {
     "no such column": ({"a": "1"}, {}, r"row 0 of Dataset .*KeyError: 'question'; the columns are a\)"),
     "no answer": ({"question": "a?", "answer": None}, {}, "row 0 of Dataset"),
     "an empty answer": ({"question": "a?", "answer": " "}, {}, "the question or the answer is empty"),
+    "choices that are a text": (
+        {"question": "a?", "choices": "A or B", "answer": "B"},
+        {"choices_column": "choices", "judged_by": "choice"},
+        "the choices are a str",
+    ),
     "no choices": ({"question": "a?", "answer": "B"}, {"judged_by": "choice"}, "row 0 of Dataset"),
     "a letter too many": (
         {"question": "a?", "options": ["x"], "answer": "B"},

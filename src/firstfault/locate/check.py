@@ -16,7 +16,7 @@ from firstfault.tools.base import describe
 from firstfault.tools.own import load_file
 
 VERDICT = re.compile(r"\b(SUCCESS|FAILURE)\b")
-NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?!\w)")
+NUMBER = re.compile(r"(?<![\w./])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/]|,\d{3})")
 
 
 def by_function(function: Callable[[list[Message]], Any]) -> Check:
@@ -57,16 +57,22 @@ def by_answer(expected: str) -> Check:
 
 
 def says(text: str, expected: str) -> bool:
-    r"""Whether a text has an expected answer.
+    r"""Whether a text has an expected answer. One that has digits and is no number has to stand there as it is.
 
-    >>> says("It is 42.", "42"), says("It is -4.2", "42"), says(r"\boxed{42.0}", "42"), says("New  York!", "new york")
-    (True, False, True, True)
+    >>> says("It is 42, I think.", "42"), says("It is -4.2", "42"), says(r"\boxed{42.0}", "42"), says("It is 12", "1/2")
+    (True, False, True, False)
+    >>> says("New  York!", "new york"), says("The score was 3:1.", "3:1"), says("It is 31", "3:1")
+    (True, True, False)
     """
     boxed = last_boxed(text)
     if boxed is not None:
         return same_answer(boxed, expected)
-    if NUMBER.fullmatch(expected.strip()):
+    expected = expected.strip()
+    if NUMBER.fullmatch(expected):
         return any(same_answer(number, expected) for number in NUMBER.findall(text))
+    if re.search(r"\d", expected):
+        words = r"\s+".join(map(re.escape, expected.split()))
+        return re.search(rf"(?<![\w.,/:-]){words}(?![\w/:]|[.,]\d)", text, re.IGNORECASE) is not None
     return f" {normalized(expected)} " in f" {normalized(text)} " if normalized(expected) else False
 
 

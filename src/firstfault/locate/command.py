@@ -134,7 +134,7 @@ def _writers(config: LocateConfig) -> tuple[KeptWriter, KeptWriter]:
     options: dict[str, Any] = {"max_tokens": config.max_tokens, "cache": config.cache}
     if not config.is_local:
         options["url"] = config.endpoint or None
-        judge = Endpoint(config.judge_model or config.model, temperature=0.0, **options)
+        judge = Endpoint(config.judge_model or config.model, temperature=0.0, any_temperature=True, **options)
         return Endpoint(config.model, temperature=config.temperature, **options), judge
     writer = LocalModel(config.model, temperature=config.temperature, **options)
     return writer, LocalModel(config.judge_model, temperature=0.0, **options) if config.judge_model else writer.at(0.0)

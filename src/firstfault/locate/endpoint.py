@@ -34,6 +34,7 @@ class Endpoint(KeptWriter):
         parallel: most requests at a time.
         cache: the folder of what came back; by default in the user's cache. It is not asked which server that was.
         timeout: seconds of a request, which is tried `retries` more times.
+        any_temperature: where the server takes none but its own, be content with that.
 
     Raises:
         UserError: if the package `openai` is missing, or the cache can't be written.
@@ -50,11 +51,14 @@ class Endpoint(KeptWriter):
         cache: Path | None = None,
         timeout: float = 300.0,
         retries: int = 2,
+        any_temperature: bool = False,
     ):
         if importlib.util.find_spec("openai") is None:
             raise UserError("an endpoint needs openai; install it with pip install 'firstfault[locate]'.")
         super().__init__(model, temperature, max_tokens, cache)
         self.url, self.parallel, self.timeout, self.retries = url, parallel, timeout, retries
+        self.any_temperature = any_temperature
+        self._limit = "max_tokens"  # what the server calls it
         self._client: AsyncOpenAI | None = None  # of the event loop that runs
 
     async def write(self, request: dict[str, Any], seed: int) -> Message:
@@ -69,7 +73,7 @@ class Endpoint(KeptWriter):
         where = f"the endpoint {self._client.base_url}"
         async with self._turns:
             try:
-                answer = await self._client.chat.completions.create(**request)
+                answer = await self._ask(request)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 raise Refused(f"{where} refuses the messages ({_line(error)})") from error
             except openai.OpenAIError as error:
@@ -88,6 +92,26 @@ class Endpoint(KeptWriter):
             self.spent.completion_tokens += answer.usage.completion_tokens
             message["tokens"] = answer.usage.completion_tokens
         return message | ({"cut": True} if choice.finish_reason == "length" else {})
+
+    async def _ask(self, request: dict[str, Any]) -> Any:
+        """As the server wants it: OpenAI's later models call the limit otherwise, and have one temperature only."""
+        import openai
+
+        renamed = {self._limit if key == "max_tokens" else key: value for key, value in request.items()}
+        try:
+            return await self._client.chat.completions.create(**renamed)
+        except openai.BadRequestError as error:
+            if "max_completion_tokens" in str(error) and "max_tokens" in renamed:
+                self._limit = "max_completion_tokens"
+                return await self._ask(request)
+            if error.param == "temperature" and "temperature" in request:
+                if self.any_temperature:
+                    return await self._ask({key: value for key, value in request.items() if key != "temperature"})
+                raise EndpointError(
+                    f"the model {self.model!r} does not take the temperature {self.temperature:g} ({_line(error)}); "
+                    "give the one that it has, mostly 1."
+                ) from error
+            raise
 
     async def close(self) -> None:
         """Close what is open of this event loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -90,8 +91,9 @@ class Location:
         if not self.is_found:
             return []
         tools = {"tools": self.trace.tools} if self.trace.tools else {}
-        prompt = self.trace.messages[: self.trace.steps[self.step - 1][0]]
-        return [{"prompt": prompt, "chosen": [m], "rejected": [self.at_fault], **tools} for m in self.instead]
+        prompt = _for_templates(self.trace.messages[: self.trace.steps[self.step - 1][0]])
+        rejected = _for_templates([self.at_fault])
+        return [{"prompt": prompt, "chosen": _for_templates([m]), "rejected": rejected, **tools} for m in self.instead]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -261,6 +263,20 @@ def _arguments(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _for_templates(messages: Sequence[Message]) -> list[Message]:
+    """Messages as TRL's data sets have them, and chat templates: arguments as objects, results with a name."""
+    names: dict[str, str] = {}
+    found = []
+    for message in copy.deepcopy(list(messages)):
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            names[call["id"]], function["arguments"] = function["name"], _arguments(function["arguments"])
+        if message["role"] == "tool":
+            message["name"] = names[message["tool_call_id"]]
+        found.append(message)
+    return found
 
 
 def save_pairs(pairs: Sequence[dict[str, Any]], path: Path) -> None:

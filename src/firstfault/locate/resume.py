@@ -27,7 +27,7 @@ Check = Callable[[list[Message]], Awaitable[bool]]
 class Recorded(Tool):
     """Functions that are never called: they answer what the record has, in its order.
 
-    A call with other arguments than any in the record gets the last answer of the function.
+    A call with other arguments than any in the record gets what the function has answered last in its own run.
     """
 
     keeps_time = True
@@ -39,7 +39,6 @@ class Recorded(Tool):
         self._given: Counter[tuple[str, str]] = Counter()
         for name, arguments, output in recorded_calls(trace):
             self._answers[name, _key(arguments)].append(output)
-            self._last[name] = output
 
     def check(self, schema: Schema, arguments: Any) -> str | None:
         return None  # the record's own calls need not fit what it says of its tools
@@ -48,11 +47,12 @@ class Recorded(Tool):
         asked = name, _key(arguments)
         answers = self._answers.get(asked) or [self._last.get(name, "done")]
         self._given[asked] += 1
-        return answers[min(self._given[asked], len(answers)) - 1]
+        self._last[name] = answers[min(self._given[asked], len(answers)) - 1]
+        return self._last[name]
 
     def fork(self) -> Recorded:
         forked = copy.copy(self)
-        forked._given = self._given.copy()
+        forked._given, forked._last = self._given.copy(), self._last.copy()
         return forked
 
 

@@ -180,10 +180,10 @@ def _end(cell: Cell, layout: Layout) -> str:
     reward = "" if node.reward is None else f'<tspan class="strong">{number(node.reward)}</tspan>'
     how = "unfinished" if node.end is None else "" if node.end == "answer" else node.end.replace("_", " ")
     kind = "probe" if is_probe(node) else "run"
-    words = escape(" · ".join(part for part in (f"{kind} {node.rollout}", how) if part))
+    words = escape(shorten(" · ".join(part for part in (f"{kind} {node.rollout}", how) if part), 26))
     return (
         f'{leader}{_mark(outcome, x, y)}<text x="{x + 13:.1f}" y="{y + 3.6:.1f}">{reward}'
-        f'<tspan class="muted" x="{x + 38:.1f}">{shorten(words, 26)}</tspan></text>'
+        f'<tspan class="muted" x="{x + 38:.1f}">{words}</tspan></text>'
     )
 
 

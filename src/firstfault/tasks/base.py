@@ -100,13 +100,24 @@ def last_boxed(text: str) -> str | None:
     return found
 
 
-def same_answer(given: str, expected: str) -> bool:
-    """Equal as decimal numbers, or else as text, letter case, white space and an ending full stop aside.
+def plain(text: str) -> str:
+    r"""Without LaTeX's fonts, its spaces within numbers, and dollar signs.
 
-    >>> same_answer("1,200.0", "1200"), same_answer(" Paris. ", "paris"), same_answer("12", "21")
+    >>> plain(r"$\text{ New York }$"), plain(r"1{,}200"), plain(r"\mathbf{-5\,000}")
+    ('New York', '1200', '-5000')
+    """
+    text = re.sub(r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathsf|mbox)\s*\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"(?<=\d)(?:\{,\}|\\[,;: ])(?=\d{3}(?!\d))", "", text.replace(r"\!", "").replace("\u2212", "-"))
+    return re.sub(r"\\([&%$#_ ])", r"\1", text).strip().strip("$").strip()
+
+
+def same_answer(given: str, expected: str) -> bool:
+    r"""Equal as decimal numbers, or else as text; letter case, white space, a full stop at the end and `plain` aside.
+
+    >>> same_answer("1,200.0", "1200"), same_answer(r"\text{Paris}. ", "paris"), same_answer("12", "21")
     (True, True, False)
     """
-    a, b = (" ".join(text.strip().rstrip(".").lower().split()) for text in (given, expected))
+    a, b = (" ".join(plain(text).rstrip(".").lower().split()) for text in (given, expected))
     try:
         return a == b or _number(a) == _number(b)
     except InvalidOperation:

@@ -122,8 +122,15 @@ def short_answer(question: str, answers: list[Any], **info: Any) -> Task:
     return Task(question, answers[0], info={**({"answers": answers} if len(answers) > 1 else {}), **info})
 
 
-def multiple_choice(question: str, choices: list[str], right: int | str, **info: Any) -> Task:
-    """A question with lettered choices; `right` is the number of the right one (from 0), its letter, or its text."""
+def multiple_choice(question: str, choices: list[str] | dict[str, list[str]], right: int | str, **info: Any) -> Task:
+    """A question with lettered choices; `right` is the number of the right one (from 0), its letter, or its text.
+
+    Choices may be texts with labels, {"text": [...], "label": [...]}, and `right` one of the labels.
+    """
+    if isinstance(choices, dict):
+        right, choices = choices["label"].index(right), choices["text"]
+    if not isinstance(choices, list):
+        raise TypeError(f"the choices are a {type(choices).__name__}, and no list")
     lettered = {chr(ord("A") + i): str(text) for i, text in enumerate(choices)}
     if isinstance(right, str) and right.strip().isdigit() and right not in choices:
         right = int(right)

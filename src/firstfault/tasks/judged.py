@@ -83,14 +83,15 @@ class Judged(TaskSource):
         given = last_boxed(answer)
         if given is None:
             return False, 0.0
+        golds = task.info.get("answers", [task.answer])
         if judging == "same":
-            success = same_answer(given, task.answer)
+            success = any(same_answer(given, gold) for gold in golds)
         elif judging == "math":
-            success = await self._math.same(given, task.answer)
+            success = any([await self._math.same(given, gold) for gold in golds])
         elif judging == "choice":
             success = chosen(given, task.info["choices"]) == task.answer
         else:
-            return graded(given, task.info.get("answers", [task.answer]), judging)
+            return graded(given, golds, judging)
         return success, float(success)
 
     @functools.cached_property

@@ -140,6 +140,7 @@ def schemas(tools: Any) -> list[dict[str, Any]] | None:
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             known = ("name", "description", "parameters", "strict")
+            function = {"parameters": function.get("input_schema"), **function}  # as Anthropic calls them
             function = {key: function[key] for key in known if function.get(key) is not None}
             found.append({"type": "function", "function": function})
     return found or None

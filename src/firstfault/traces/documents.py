@@ -104,7 +104,7 @@ def _archive(path: Path, data: bytes) -> tuple[list[Document], list[str]]:
                 f"{where}: the sample is stored in chunks, which are not read here; write the log as one file with "
                 "`inspect log convert LOG --to json --output-dir DIR`."
             )
-        elif re.fullmatch(r"samples/[^/]+\.json", info.filename):
+        elif re.fullmatch(r"samples/.+\.json", info.filename):
             try:
                 found.append(Document(where, json.loads(_unpacked(archive, info, data))))
             except (*UNPACKING, RecursionError) as error:

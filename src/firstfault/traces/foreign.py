@@ -13,12 +13,12 @@ from typing import Any
 from firstfault.traces.canonical import Draft, Facts, Refused, Said, is_success, kind, schemas
 from firstfault.traces.documents import Document
 from firstfault.traces.logs import failed_runs, inspect_log, inspect_sample
-from firstfault.traces.messages import chat, is_langchain, langchain, responses
+from firstfault.traces.messages import anthropic, chat, is_anthropic, is_langchain, langchain, responses
 
-CHAT, RESPONSES, LANGCHAIN = "OpenAI chat", "OpenAI Responses", "LangChain"
+CHAT, RESPONSES, ANTHROPIC, LANGCHAIN = "OpenAI chat", "OpenAI Responses", "Anthropic", "LangChain"
 KNOWN = (
-    "OpenAI chat messages, OpenAI Responses items, Inspect logs (.eval, .json), OpenTelemetry GenAI spans (OTLP JSON), "
-    "LangChain or LangGraph messages, and trees files of firstfault"
+    "OpenAI chat messages, OpenAI Responses items, Anthropic messages, LangChain or LangGraph messages, Inspect logs "
+    "(.eval, .json), OpenTelemetry GenAI spans (OTLP JSON), and trees files of firstfault"
 )
 
 
@@ -87,6 +87,8 @@ def _conversation(messages: list[Any], fields: dict[str, Any], where: str) -> Dr
     objects = [message for message in messages if isinstance(message, dict)]
     if any(message.get("lc") == 1 or is_langchain(message) for message in objects):
         source, read = LANGCHAIN, langchain
+    elif any(map(is_anthropic, objects)):
+        source, read = ANTHROPIC, anthropic
     elif any(isinstance(message.get("type"), str) for message in objects):
         source, read = RESPONSES, responses
     else:
@@ -95,15 +97,14 @@ def _conversation(messages: list[Any], fields: dict[str, Any], where: str) -> Dr
 
 
 def _with_instructions(messages: list[Any], fields: dict[str, Any]) -> list[Any]:
-    """The messages behind the instructions that the Responses API takes, and logs, apart from its items."""
+    """The messages behind the instructions that some APIs take, and log, apart from them."""
     if fields.get("previous_response_id") or fields.get("conversation"):
         raise Refused(
             "it starts in the middle: what came before is stored at OpenAI (previous_response_id or conversation); "
             "log the whole list of items."
         )
-    if isinstance(fields.get("instructions"), str | list) and fields["instructions"]:
-        return [{"role": "system", "content": fields["instructions"]}, *messages]
-    return messages
+    apart = fields.get("instructions") or fields.get("system")  # of OpenAI Responses; of Anthropic
+    return [{"role": "system", "content": apart}, *messages] if isinstance(apart, str | list) and apart else messages
 
 
 def _id(fields: dict[str, Any]) -> str | None:
@@ -125,6 +126,9 @@ def _facts(fields: dict[str, Any]) -> Facts:
 def _exchange(request: dict[str, Any], response: dict[str, Any], where: str) -> Draft:
     """A saved request with its response, of chat completions or of the Responses API."""
     id_ = _id(request) or _id(response)
+    if "messages" in request and isinstance(response.get("content"), list):  # of Anthropic
+        answered = {"role": "assistant", "content": response["content"]}
+        return _conversation([*request["messages"], answered], {**request, "id": id_}, where)
     if "messages" in request:
         return Draft(CHAT, where, id_, lambda: (chat([*request["messages"], _choice(response)]), _facts(request)))
 

@@ -54,7 +54,7 @@ def _inspect(sample: dict[str, Any]) -> tuple[list[Said], Facts]:
     known = [is_success(score.get("value")) for score in (scores or {}).values() if isinstance(score, dict)]
     known = [success for success in known if success is not None]
     target = sample.get("target")
-    target = target[0] if isinstance(target, list) and target else target
+    target = target[0] if isinstance(target, list) and len(target) == 1 else target  # of several, any would do
     return said, Facts(tools, all(known) if known else None, target if isinstance(target, str) and target else None)
 
 

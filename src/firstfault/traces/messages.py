@@ -1,4 +1,4 @@
-"""How OpenAI's two interfaces and LangChain write the messages of a conversation."""
+"""How OpenAI's two interfaces, Anthropic's and LangChain write the messages of a conversation."""
 
 from __future__ import annotations
 
@@ -70,6 +70,34 @@ def _chat_call(call: Any, number: int) -> Asked:
     function = call.get("function")
     function = function if isinstance(function, dict) else {"name": function, "arguments": call.get("arguments")}
     return Asked(call.get("id"), function.get("name"), function.get("arguments"))
+
+
+# Anthropic Messages
+
+
+def is_anthropic(message: dict[str, Any]) -> bool:
+    """Whether a message has calls, or their results, among the parts of its content."""
+    parts = message.get("content")
+    types = [part.get("type") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "tool_calls" not in message and bool({"tool_use", "tool_result"} & {*map(str, types)})
+
+
+def anthropic(messages: Iterable[Any]) -> list[Said]:
+    """The messages of a request to Anthropic's API: results of tools first, as each of them is a message of ours."""
+    said = []
+    for number, message in enumerate(messages, 1):
+        turn = chat_message(message, number)
+        parts = turn.content if isinstance(turn.content, list) else []
+        results = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_result"]
+        said += [Said(number, "tool", part.get("content"), answers=part.get("tool_use_id")) for part in results]
+        for part in parts:
+            if isinstance(part, dict) and part.get("type") == "tool_use":
+                turn.calls.append(Asked(part.get("id"), part.get("name"), part.get("input")))
+        if results:
+            turn.content = [part for part in parts if part not in results]
+        if turn.content or turn.calls or not results:
+            said.append(turn)
+    return said
 
 
 # OpenAI Responses

@@ -6,6 +6,7 @@ itself and in one sentence. See docs/traces.md for the formats.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,17 @@ def read_traces(path: Path | str) -> tuple[list[Trace], list[str]]:
             )
     if not traces:
         raise UserError(_nothing(path, refusals))
-    return traces, refusals
+    whole = _whole(traces)
+    if len(whole) < len(traces):
+        refusals.append(f"{path.name}: {len(traces) - len(whole)} traces are only the beginnings of others")
+    return whole, refusals
+
+
+def _whole(traces: list[Trace]) -> list[Trace]:
+    """Those that no other one goes on from: a log with a line for each call of a model has every run many times."""
+    texts = [tuple(json.dumps(message, sort_keys=True) for message in trace.messages) for trace in traces]
+    begun = {text[:n] for text in texts for n in range(1, len(text))}
+    return [trace for trace, text in zip(traces, texts, strict=True) if text not in begun]
 
 
 def _nothing(path: Path, refusals: list[str]) -> str:

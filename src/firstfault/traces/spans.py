@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from firstfault.traces.canonical import Asked, Draft, Facts, Refused, Said, kind, merged, schemas
+from firstfault.traces.canonical import TEXTS, Asked, Draft, Facts, Refused, Said, kind, merged, schemas
 from firstfault.traces.documents import Document
 from firstfault.traces.messages import chat_message, role_of
 
@@ -190,6 +190,11 @@ def _decoded(name: str, value: Any) -> Any:
 def _read(spans: list[Span]) -> tuple[list[Said], Facts]:
     holding = [span for span in spans if span.holds_messages]
     if not holding:
+        if any(name.startswith("gen_ai.prompt.") for span in spans for name in span.attributes):
+            raise Refused(
+                "its messages are in attributes gen_ai.prompt.N of OpenLLMetry, which are not read; log them by the "
+                "conventions of version 1.37 or later, or as OpenAI's messages."
+            )
         raise Refused(f"its spans hold no messages; {CAPTURE}.")
     chats = [span for span in holding if span.attributes.get("gen_ai.operation.name") in CHAT_OPERATIONS]
     *_, last = sorted(chats or holding, key=lambda span: (span.has_results, span.start))
@@ -233,7 +238,10 @@ def _message(message: Any, number: int) -> Iterator[Said]:
         elif type_ == "tool_call_response":
             results += 1
             response = part.get("response", part.get("result"))
-            if not isinstance(response, str | None):
+            is_text = isinstance(response, list) and all(
+                isinstance(p, dict) and p.get("type") in TEXTS for p in response
+            )
+            if not isinstance(response, str | None) and not is_text:
                 response = json.dumps(response, ensure_ascii=False)
             yield Said(number, "tool", response, answers=part.get("id"))
         else:

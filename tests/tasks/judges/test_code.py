@@ -180,6 +180,12 @@ ANSWERS = [
     ("```python\nprint(1)\n```\nIt prints:\n```\n1\n```", "print(1)\n"),
     ("```\nprint(1)\n```", "print(1)\n"),
     ("```python\nprint(1)", "print(1)"),
+    ("Use ```print``` like:\n```python\nx = 1\n```\ndone", "x = 1\n"),
+    (
+        '```python\ndef f():\n    """Such as:\n    ```\n    f()\n    ```\n    """\n```\n',
+        'def f():\n    """Such as:\n    ```\n    f()\n    ```\n    """\n',
+    ),
+    ("1. So:\n   ```python\n   if x:\n       y\n   ```\n2. Done", "if x:\n    y\n"),
     ("print(1)", "print(1)"),
     ("", ""),
     ("```" * 30_000, None),

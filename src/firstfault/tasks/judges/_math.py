@@ -13,6 +13,7 @@ from math_verify import parse, verify
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns of having no time-out: the sandbox has one
 
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+PERCENT = r"\s*\\?%$"
 # Words that change the number they follow; all others are units, or what is counted.
 COUNTING = r"hundreds?|thousands?|millions?|billions?|trillions?|dozens?|hundredths?|thousandths?|halves|half|thirds?|"
 COUNTING += (
@@ -28,6 +29,12 @@ def same(given: str, gold: str) -> bool:
     for trait in (_kind, _base):
         if None not in (trait(a), trait(b)) and trait(a) != trait(b):
             return False
+    bare = [re.sub(PERCENT, "", x) for x in (a, b)]
+    is_one_a_percentage = (bare[0] == a) != (bare[1] == b)
+    return _same_value(a, b) or (is_one_a_percentage and _same_value(*bare))
+
+
+def _same_value(a: str, b: str) -> bool:
     a, b = (_without_unit(x) if not re.search("[A-Za-z]", y) else x for x, y in ((a, b), (b, a)))
     parsed = [parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (b, a)]
     return verify(*parsed, timeout_seconds=None, allow_set_relation_comp=True)
@@ -42,7 +49,7 @@ def normalized(text: str) -> str:
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "^{" + found[0].translate(SUPERSCRIPTS) + "}", text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = unicodedata.normalize("NFKC", text).replace("\u2044", "/").replace("\u2212", "-").replace("°", r"^\circ ")
-    text = re.sub(r"\\varnothing|∅", r"\\emptyset", text.replace(r"\!", "").strip().strip("$").strip())
+    text = re.sub(r"\\varnothing|∅", r"\\emptyset", re.sub(r"\\!\s*", "", text).strip().strip("$").strip())
     text = text.removesuffix(".").rstrip()
     text = re.sub(r"(?<=\d)(?:\{,\}|\\[,;: ])(?=\d{3}(?!\d))", "", text)
     if re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+", text):

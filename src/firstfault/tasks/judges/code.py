@@ -11,6 +11,7 @@ import base64
 import json
 import re
 import secrets
+import textwrap
 import zlib
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -83,9 +84,10 @@ def program_in(answer: str) -> str:
     >>> program_in("So:\\n```python\\nprint(1)\\n```\\nIt prints 1.")
     'print(1)\\n'
     """
-    blocks = re.findall(r"```[ \t]*(\w*)[^\n]*\n(.*?)(?:```|\Z)", answer, re.DOTALL)
-    python = [code for language, code in blocks if language.lower() in ("python", "python3", "py")]
-    return (python or [code for _, code in blocks] or [answer])[-1]
+    fenced = r"^([ \t]*)```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:^\1```[ \t]*$|\Z)"
+    blocks = re.findall(fenced, answer, re.DOTALL | re.MULTILINE)
+    python = [code for _, language, code in blocks if language.lower() in ("python", "python3", "py")]
+    return textwrap.dedent((python or [code for *_, code in blocks] or [answer])[-1])
 
 
 def same_output(given: str, expected: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from firstfault.errors import UserError
+from firstfault.tasks.base import plain
 
 Grade = Literal["exact", "f1", "bleu"]
 
@@ -25,16 +26,6 @@ def normalized(text: str) -> str:
     """
     text = re.sub(r"\b(a|an|the)\b", " ", plain(text).lower().translate(PUNCTUATION))
     return " ".join(text.split())
-
-
-def plain(text: str) -> str:
-    r"""Without LaTeX's fonts and dollar signs.
-
-    >>> plain(r"$\text{ New York }$")
-    'New York'
-    """
-    text = re.sub(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"\\([&%$#_ ])", r"\1", text).strip().strip("$").strip()
 
 
 def exact_match(given: str, golds: Sequence[str]) -> bool:
