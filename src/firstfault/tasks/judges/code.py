@@ -11,7 +11,6 @@ import base64
 import json
 import re
 import secrets
-import textwrap
 import zlib
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -86,8 +85,11 @@ def program_in(answer: str) -> str:
     """
     fenced = r"^([ \t]*)```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:^\1```[ \t]*$|\Z)"
     blocks = re.findall(fenced, answer, re.DOTALL | re.MULTILINE)
-    python = [code for _, language, code in blocks if language.lower() in ("python", "python3", "py")]
-    return textwrap.dedent((python or [code for *_, code in blocks] or [answer])[-1])
+    blocks = [
+        (language.lower(), re.sub(f"^{indent}", "", code, flags=re.MULTILINE)) for indent, language, code in blocks
+    ]
+    python = [code for language, code in blocks if language in ("python", "python3", "py")]
+    return (python or [code for _, code in blocks] or [answer])[-1]
 
 
 def same_output(given: str, expected: str) -> bool:

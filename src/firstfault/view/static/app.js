@@ -130,7 +130,7 @@ class App {
       });
     }
     this.written = this.address();
-    if (location.hash !== this.written) location.replace(this.written);
+    if (location.hash !== this.written && !this.player.timer) location.replace(this.written); // browsers slow down who writes often
   }
 
   choices() {

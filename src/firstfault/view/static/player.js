@@ -39,7 +39,10 @@ class Player {
   }
 
   toggle() {
-    if (this.timer) return this.stop();
+    if (this.timer) {
+      this.stop();
+      return this.onTime(this.position());
+    }
     const { length } = this.model.data.events;
     let at = this.position() ?? 0;
     const pause = Math.max(30, Math.min(450, 15000 / length));
@@ -48,8 +51,8 @@ class Player {
     this.onTime(at);
     this.timer = setInterval(() => {
       at += 1;
-      this.onTime(at >= length ? null : at);
       if (at >= length) this.stop();
+      this.onTime(at >= length ? null : at);
     }, pause);
   }
 
