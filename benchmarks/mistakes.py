@@ -31,7 +31,7 @@ from firstfault.training.build import build_tasks
 from firstfault.training.learner import Learner, term_batch, total_weight
 from firstfault.training.loop import Trainer, grow
 from firstfault.training.pack import pack
-from firstfault.training.quality import action_tokens, choices, localization, probes, signal_to_noise
+from firstfault.training.quality import choices, exploration, localization, signal_to_noise
 from firstfault.tree import Tree
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
@@ -69,14 +69,8 @@ async def measure(trainer: Trainer, prompts: int) -> list[dict]:
     tasks = source.train(seed=1000, first=0, n=prompts)  # no run is trained on these
     for methods in SETTINGS:
         trees = await grow(next(iter(methods.values())), trainer.agent, tasks, key=(1000, 1))
-        begun = [leaf for tree in trees for leaf in probes(tree)]
-        whole = [leaf for tree in trees for leaf in tree.leaves if leaf.anchor is tree.root]
         found = {
-            "tokens": sum(map(action_tokens, trees)) / prompts,
-            "probe_share": len(begun) / (len(begun) + len(whole)),
-            "success_whole": mean([leaf.success for leaf in whole]),
-            "success_probe": mean([leaf.success for leaf in begun]) if begun else 0.0,
-            "steps": mean([leaf.depth for leaf in whole]),
+            **exploration(trees),
             **localization(source.first_wrong_step, trees),
         }
         for label, method in methods.items():
@@ -87,7 +81,7 @@ async def measure(trainer: Trainer, prompts: int) -> list[dict]:
                 chosen, latest = zip(*choices(source.first_wrong_step, trees), strict=True)
                 quality |= {"later": mean(chosen), "later_error": standard_error(chosen), "latest": mean(latest)}
             rows.append({"method": label, **{key: round(value, 5) for key, value in (quality | found).items()}})
-        del trees, begun, whole
+        del trees
         gc.collect()
     await trainer.agent.session.close()
     return rows

@@ -20,12 +20,11 @@ from firstfault.credit import mean
 from firstfault.methods import ELPO, GRPO, Method
 from firstfault.tasks.planted import PlantedProcess, traps
 from firstfault.training.quality import (
-    action_tokens,
     choices,
     cosine,
+    exploration,
     learn,
     localization,
-    probes,
     signal_to_noise,
 )
 from firstfault.training.tabular import TabularPolicy, exact_gradient, gradients, grow, success_probability
@@ -80,13 +79,8 @@ def measure(process: PlantedProcess, policy: TabularPolicy, methods: dict[str, M
     tasks = process.train(seed=0, first=0, n=prompts)
     exact = exact_gradient(process, tasks, policy)
     trees = grow(next(iter(methods.values())), process, policy, tasks, key=(0,))
-    begun = [leaf for tree in trees for leaf in probes(tree)]
-    whole = [leaf for tree in trees for leaf in tree.leaves if leaf.anchor is tree.root]
     found = {
-        "tokens": sum(map(action_tokens, trees)) / prompts,
-        "probe_share": len(begun) / (len(begun) + len(whole)),
-        "success_whole": mean([leaf.success for leaf in whole]),
-        "success_probe": mean([leaf.success for leaf in begun]) if begun else 0.0,
+        **exploration(trees),
         **localization(process.first_irrecoverable, trees),
         "first_wrong": localization(process.first_wrong, trees)["exact"],
     }

@@ -225,11 +225,13 @@ def mini_batches(trees: Sequence[Tree], config: LearnerConfig) -> list[Sequence[
 def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[Tree]]:
     """Group trees, the largest first, so that no group has more than `max_tokens` unless it is a single tree."""
     batch: list[Tree] = []
-    for tree in sorted(trees, key=unique_tokens, reverse=True):
-        if batch and sum(map(unique_tokens, batch)) + unique_tokens(tree) > max_tokens:
+    tokens = 0  # of the batch
+    for size, tree in sorted(((unique_tokens(tree), tree) for tree in trees), key=lambda pair: pair[0], reverse=True):
+        if batch and tokens + size > max_tokens:
             yield batch
-            batch = []
+            batch, tokens = [], 0
         batch.append(tree)
+        tokens += size
     if batch:
         yield batch
 

@@ -55,6 +55,18 @@ def probes(tree: Tree) -> list[Node]:
     return [leaf for leaf in tree.leaves if leaf.anchor is not tree.root]
 
 
+def exploration(trees: Sequence[Tree]) -> dict[str, float]:
+    """Action tokens per tree, the share of rollouts that are probes, and the success of whole runs and of probes."""
+    begun = [leaf for tree in trees for leaf in probes(tree)]
+    whole = [leaf for tree in trees for leaf in tree.leaves if leaf.anchor is tree.root]
+    return {
+        "tokens": sum(map(action_tokens, trees)) / len(trees),
+        "probe_share": len(begun) / (len(begun) + len(whole)),
+        "success_whole": mean([leaf.success for leaf in whole]),
+        "success_probe": mean([leaf.success for leaf in begun]),
+    }
+
+
 Truth = Callable[[Task, Node], int | None]  # the step (from 1) at which a failed run was lost
 
 
