@@ -110,6 +110,18 @@ def check_call(value: Any) -> ParsedCall:
     return ParsedCall(name, arguments)
 
 
+def as_object(arguments: str) -> Any:
+    """A call's arguments as chat templates want them: an object, and not its text; text that is no JSON stays as it is.
+
+    >>> as_object('{"x": 1}'), as_object('{"x": ')
+    ({'x': 1}, '{"x": ')
+    """
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
 def _function(value: Any) -> dict[str, Any]:
     """OpenAI's form puts the call one level down: {"type": "function", "function": {...}}."""
     inner = value.get("function") if isinstance(value, dict) else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from firstfault.agent.calls import ParsedCall, bare_call, check_call, tagged_calls
+from firstfault.agent.calls import ParsedCall, as_object, bare_call, check_call, tagged_calls
 from firstfault.agent.template import Frame, Template, any_of, assistant, user
 from firstfault.errors import UserError
 from firstfault.text import encodable
@@ -87,7 +87,7 @@ class Chat:
             if message.get("tool_calls"):
                 said["tool_calls"] = [
                     {**call, "function": {"name": call["function"]["name"],
-                                          "arguments": self._marked(_value(call["function"]["arguments"]), mark)}}
+                                          "arguments": self._marked(as_object(call["function"]["arguments"]), mark)}}
                     for call in message["tool_calls"]
                 ]  # fmt: skip
                 names |= {call["id"]: call["function"]["name"] for call in message["tool_calls"]}
@@ -214,11 +214,3 @@ def _unused_mark(text: str) -> str:
     while mark in text:
         mark += "q"
     return mark
-
-
-def _value(arguments: str) -> Any:
-    """Arguments as templates want them: an object, and not its text."""
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments

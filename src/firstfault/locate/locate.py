@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from firstfault.agent.calls import as_object
 from firstfault.cache import write_whole
 from firstfault.errors import UserError
 from firstfault.intervals import wilson
@@ -255,14 +256,7 @@ def _location(resumed: Resumptions, verdict: Verdict) -> Location:
 def _act(message: Message) -> tuple[str, list[Any]]:
     """What a message does, whatever ids its calls have."""
     calls = [call["function"] for call in message.get("tool_calls", ())]
-    return message["content"], [(call["name"], _arguments(call["arguments"])) for call in calls]
-
-
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return message["content"], [(call["name"], as_object(call["arguments"])) for call in calls]
 
 
 def _for_templates(messages: Sequence[Message]) -> list[Message]:
@@ -272,7 +266,7 @@ def _for_templates(messages: Sequence[Message]) -> list[Message]:
     for message in copy.deepcopy(list(messages)):
         for call in message.get("tool_calls", ()):
             function = call["function"]
-            names[call["id"]], function["arguments"] = function["name"], _arguments(function["arguments"])
+            names[call["id"]], function["arguments"] = function["name"], as_object(function["arguments"])
         if message["role"] == "tool":
             message["name"] = names[message["tool_call_id"]]
         found.append(message)

@@ -48,7 +48,10 @@ def policy(config: RunConfig, source: TaskSource, tools: Sequence[Tool], console
 async def measure(
     agent: WithCritic, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
 ) -> dict[str, Any] | None:
-    """The values of all states of one run: the critic's, the mean of 9 completions, and the mean of 64 others."""
+    """The values of all states of one run: the critic's, the mean of 9 completions, and the mean of 64 others.
+
+    None if completions of a state were lost, since its tools' state could not be brought back.
+    """
     tree = Tree(task, agent.chat.prompt(task.question), key=key)
     async with Rollouts(agent, tree, budget=10**9) as rollouts:
         for leaf in await rollouts.sample(1):
@@ -59,6 +62,8 @@ async def measure(
             rewards: dict[Node, list[float]] = defaultdict(list)
             for end in ends:
                 rewards[end.anchor].append(end.reward)
+            if any(len(rewards[state]) < SAMPLES + COMPLETIONS for state in states):
+                return None
             return {
                 "task": task.id,
                 "critic": critic,
