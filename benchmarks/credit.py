@@ -12,9 +12,9 @@ from pathlib import Path
 
 from firstfault.credit import mean
 from firstfault.methods import METHODS
-from firstfault.tasks.planted import FIRST_ROW, PlantedProcess, State, traps
-from firstfault.training.quality import action_tokens
-from firstfault.training.tabular import TabularPolicy, credit, grow
+from firstfault.planted.process import FIRST_ROW, PlantedProcess, State, traps
+from firstfault.planted.quality import action_tokens
+from firstfault.planted.tabular import TabularPolicy, credit, grow
 from firstfault.tree import Tree
 
 BUDGETS = (4, 8, 16, 32)

@@ -27,11 +27,11 @@ from firstfault.config import RunConfig, merge, read_recipe, validated
 from firstfault.credit import mean
 from firstfault.losses import TermBatch
 from firstfault.methods import ELPO, GRPO, Method
+from firstfault.planted.quality import choices, exploration, localization, signal_to_noise
 from firstfault.training.build import build_tasks
 from firstfault.training.learner import Learner, term_batch, total_weight
 from firstfault.training.loop import Trainer, grow
 from firstfault.training.pack import pack
-from firstfault.training.quality import choices, exploration, localization, signal_to_noise
 from firstfault.tree import Tree
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

@@ -18,8 +18,8 @@ from planted_page import draw, render, standard_error
 
 from firstfault.credit import mean
 from firstfault.methods import ELPO, GRPO, Method
-from firstfault.tasks.planted import PlantedProcess, traps
-from firstfault.training.quality import (
+from firstfault.planted.process import PlantedProcess, traps
+from firstfault.planted.quality import (
     choices,
     cosine,
     exploration,
@@ -27,7 +27,7 @@ from firstfault.training.quality import (
     localization,
     signal_to_noise,
 )
-from firstfault.training.tabular import TabularPolicy, exact_gradient, gradients, grow, success_probability
+from firstfault.planted.tabular import TabularPolicy, exact_gradient, gradients, grow, success_probability
 from firstfault.tree import Task
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

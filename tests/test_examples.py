@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from firstfault.cli import main
-from firstfault.tasks.planted import PlantedProcess, traps
+from firstfault.planted.process import PlantedProcess, traps
+from firstfault.planted.quality import learn
+from firstfault.planted.tabular import TabularPolicy, grow
 from firstfault.tools import MCPTool, Session
 from firstfault.training.build import build_tasks, method_class
 from firstfault.training.checkpoint import RunFolder
-from firstfault.training.quality import learn
-from firstfault.training.tabular import TabularPolicy, grow
 from firstfault.tree import load_trees
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -22,6 +22,7 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from firstfault.files import whole
 from firstfault.text import one_line
 
 
@@ -360,14 +361,11 @@ def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
 
 def save_trees(trees: Iterable[Tree], path: Path) -> None:
     """Write trees to `path` (.jsonl.gz), a JSON line each; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
     # no name and no time stamp in it: equal trees give equal files
-    with partial.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+    with whole(path) as part, part.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
         for tree in trees:
             # half of a surrogate pair, which JSON can hold and UTF-8 can't, is written as JSON's \ud800
             file.write(tree.to_json().encode(errors="backslashreplace") + b"\n")
-    partial.replace(path)
 
 
 # what `load_trees` raises on a file that is none of ours

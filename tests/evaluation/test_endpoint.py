@@ -14,9 +14,9 @@ from firstfault.cli import main
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import RemoteAgent
-from firstfault.locate.writer import Refused
 from firstfault.tasks import Arithmetic, Programs
 from firstfault.tasks.base import same_answer
+from firstfault.writers.base import Refused
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZE = ["--tasks", "arithmetic", "--tasks.operations-max", "5", "--evaluation.problems", "4", "--samples", "3"]

@@ -7,18 +7,18 @@ import random
 
 import pytest
 import torch
-from planted import Plan, Planted, planted
+from plans import Plan, Planted, planted
 
 from firstfault.credit import normalize
 from firstfault.localize.bisect import Bisect
 from firstfault.localize.search import localize
 from firstfault.methods import ELPO, GRPO
 from firstfault.methods.elpo import branch_advantages, entropy_gap, step_rewards, trajectory_advantages
-from firstfault.tasks.planted import PlantedProcess
-from firstfault.training import tabular
+from firstfault.planted import tabular
+from firstfault.planted.process import PlantedProcess
+from firstfault.planted.tabular import TabularPolicy
 from firstfault.training.learner import term_batch
 from firstfault.training.pack import pack
-from firstfault.training.tabular import TabularPolicy
 from firstfault.tree import Node, Probe, Task, Tree, Verdict
 
 # Trees

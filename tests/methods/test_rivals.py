@@ -34,10 +34,10 @@ from firstfault.methods import (
     TreeGRPO,
     VinePPO,
 )
+from firstfault.planted.process import PlantedProcess, State, traps
+from firstfault.planted.quality import probes
+from firstfault.planted.tabular import TabularPolicy, credit, gradients, grow
 from firstfault.rewards import REWARDS
-from firstfault.tasks.planted import PlantedProcess, State, traps
-from firstfault.training.quality import probes
-from firstfault.training.tabular import TabularPolicy, credit, gradients, grow
 from firstfault.tree import Call, Task, Tree, Verdict, independent_runs
 
 

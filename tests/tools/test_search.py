@@ -164,7 +164,7 @@ def test_a_data_set_that_can_t_be_had_is_one_sentence(cache, monkeypatch, tmp_pa
 def test_a_cache_that_can_t_be_written_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FIRSTFAULT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"can't be written to .+ \(Not a directory\); make room there, or set"):
+    with pytest.raises(UserError, match=r"can't be written to .+ \(File exists\); make room there, or set"):
         SearchTool.from_corpus(lines(tmp_path / "corpus.jsonl", [{"text": "a fish"}]))
 
 

@@ -20,8 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from firstfault.cli import main
 from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig
 from firstfault.errors import UserError
+from firstfault.files import saving
 from firstfault.tasks import Arithmetic
-from firstfault.training.checkpoint import RunFolder, saving
+from firstfault.training.checkpoint import RunFolder
 from firstfault.training.cold_start import cold_start
 from firstfault.training.learner import Learner
 from firstfault.training.metrics import METRICS

@@ -15,9 +15,6 @@ from firstfault.agent.rollouts import Agent, Rollouts, side_by_side
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
-from firstfault.locate.act import act
-from firstfault.locate.endpoint import ServerFailed
-from firstfault.locate.writer import Message, Refused, Writer, plain
 from firstfault.policy import load_policy, version
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import ReplayError, Session, Tool
@@ -25,6 +22,9 @@ from firstfault.tools.base import describe
 from firstfault.training.build import build_agent, build_session, complete_tasks, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Node, Task, Tree
+from firstfault.writers.act import act
+from firstfault.writers.base import Message, Refused, Writer, plain
+from firstfault.writers.endpoint import ServerFailed
 
 Run = tuple[Node, int | None]  # where it ended, and the tokens that the agent wrote, where they are known
 Done = Callable[[], None]

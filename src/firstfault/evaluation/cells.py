@@ -16,12 +16,12 @@ from typing import Any
 from rich.console import Console
 
 from firstfault import __version__
-from firstfault.cache import write_whole
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
 from firstfault.evaluation.plan import Budget, Cell
+from firstfault.files import saving, whole, write_whole
 from firstfault.training.build import build_method, build_tasks, run_tools
-from firstfault.training.checkpoint import RunFolder, saving
+from firstfault.training.checkpoint import RunFolder
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 
@@ -56,10 +56,8 @@ def teach(asked: tuple[RunConfig, Path]) -> None:
         return
     source = build_tasks(config.tasks)
     taught = start_model(config, source, Console(file=sys.stderr, width=120), run_tools(config, source))
-    partial = start.with_name(f".{start.name}.{os.getpid()}.part")
-    with saving(start):
+    with saving(start), whole(start) as partial:
         shutil.copytree(taught, partial)
-        partial.rename(start)
 
 
 def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started: Callable[[Any], None]) -> None:

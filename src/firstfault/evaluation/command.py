@@ -19,14 +19,14 @@ from firstfault.evaluation.agents import Evaluated, LocalAgent, RemoteAgent, Unf
 from firstfault.evaluation.records import RecordsFile, record
 from firstfault.evaluation.show import tables
 from firstfault.evaluation.summary import Summary, summarize
-from firstfault.locate.endpoint import Endpoint
-from firstfault.locate.writer import in_words
 from firstfault.progress import progress
 from firstfault.tasks import JsonlTasks, TaskSource
 from firstfault.tools import Tool
 from firstfault.training.build import build_tasks, run_tools
 from firstfault.training.validate import family, held_out
 from firstfault.tree import Task
+from firstfault.writers.base import in_words
+from firstfault.writers.endpoint import Endpoint
 
 
 class EvalConfig(Section):

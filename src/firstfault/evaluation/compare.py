@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from firstfault.cache import write_whole
 from firstfault.errors import UserError
 from firstfault.evaluation.cells import CellError, fail, failure, in_process, keep, result, teach, tidy, train_cell
 from firstfault.evaluation.findings import findings
 from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.statistics import student
+from firstfault.files import saving, write_whole
 from firstfault.progress import progress
 from firstfault.training.build import uses_cpu
-from firstfault.training.checkpoint import saving
 
 LONG = 1e9  # seconds over which speed is measured: runs take minutes to hours
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from firstfault.cache import write_whole
 from firstfault.errors import UserError
+from firstfault.files import write_whole
 from firstfault.tasks.votes import vote
 from firstfault.tree import Node
 

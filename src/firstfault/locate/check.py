@@ -9,11 +9,11 @@ from typing import Any
 
 from firstfault.errors import UserError
 from firstfault.locate.resume import Check
-from firstfault.locate.writer import Message, Refused, Writer
 from firstfault.tasks.base import last_boxed, same_answer
 from firstfault.tasks.judges.text import normalized
 from firstfault.tools.base import describe
 from firstfault.tools.own import load_file
+from firstfault.writers.base import Message, Refused, Writer
 
 VERDICT = re.compile(r"\b(SUCCESS|FAILURE)\b")
 NUMBER = re.compile(r"(?<![\w./])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/]|,\d{3})")

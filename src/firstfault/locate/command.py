@@ -18,15 +18,15 @@ from rich.console import Console
 from firstfault.config import Section, listed
 from firstfault.errors import UserError
 from firstfault.locate.check import Check, by_judge, from_file
-from firstfault.locate.endpoint import Endpoint, EndpointError
-from firstfault.locate.local import LocalModel
 from firstfault.locate.locate import Location, locate_async, save_pairs
 from firstfault.locate.show import print_location, write_page
-from firstfault.locate.writer import KeptWriter, in_words
 from firstfault.progress import progress
 from firstfault.tools.own import tools_from
 from firstfault.traces import Trace, read_traces
 from firstfault.tree import save_trees
+from firstfault.writers.base import KeptWriter, in_words
+from firstfault.writers.endpoint import Endpoint, EndpointError
+from firstfault.writers.local import LocalModel
 
 TREES = "located.jsonl.gz"
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from firstfault.agent.calls import as_object
-from firstfault.cache import write_whole
 from firstfault.errors import UserError
+from firstfault.files import write_whole
 from firstfault.intervals import wilson
 from firstfault.localize import Posterior, localize
 from firstfault.locate.check import Check, by_answer, by_function
 from firstfault.locate.resume import Recorded, Resumptions, recorded_calls
-from firstfault.locate.writer import Message, Writer
 from firstfault.tools import FunctionTool, Session, Tool
 from firstfault.tools.arguments import Schema
 from firstfault.traces import Trace
 from firstfault.tree import Node, Tree, Verdict
+from firstfault.writers.base import Message, Writer
 
 
 @dataclass

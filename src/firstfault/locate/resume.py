@@ -14,12 +14,12 @@ from typing import Any
 from firstfault.agent.calls import check_call
 from firstfault.agent.rollouts import make_call, side_by_side
 from firstfault.errors import UserError
-from firstfault.locate.act import act
-from firstfault.locate.writer import Message, Refused, Writer, plain
 from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ReplayError, Session, Tool
 from firstfault.traces import Trace
 from firstfault.tree import Call, Node, Task, Tree
+from firstfault.writers.act import act
+from firstfault.writers.base import Message, Refused, Writer, plain
 
 Check = Callable[[list[Message]], Awaitable[bool]]
 

@@ -10,11 +10,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from firstfault.cache import write_whole
+from firstfault.files import write_whole
 from firstfault.locate.check import transcript
 from firstfault.locate.locate import Location, Point
-from firstfault.locate.writer import Message
 from firstfault.text import one_line, printable
+from firstfault.writers.base import Message
 
 
 def said(message: Message | None) -> str:

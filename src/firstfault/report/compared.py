@@ -13,12 +13,11 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from firstfault import __version__
-from firstfault.cache import write_whole
 from firstfault.evaluation.findings import AXES
+from firstfault.files import saving, write_whole
 from firstfault.report.curves import Band, bands
 from firstfault.report.text import duration
 from firstfault.report.write import environment
-from firstfault.training.checkpoint import saving
 
 Results = Mapping[str, Any]
 SHOWN = 8  # methods that a chart can tell apart

@@ -11,13 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from firstfault import __version__
-from firstfault.cache import write_whole
+from firstfault.files import saving, write_whole
 from firstfault.report.curves import Line, Point, chart
 from firstfault.report.folder import Run, read_run
 from firstfault.report.layout import is_probe
 from firstfault.report.picture import tree_svg
 from firstfault.report.text import clean, duration, middle_out, number
-from firstfault.training.checkpoint import saving
 from firstfault.tree import Node, Tree
 
 # The charts that everyone looks at first. A run may lack any of them.

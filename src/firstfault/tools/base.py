@@ -18,8 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError
-from .arguments import Schema, check_arguments
+from firstfault.errors import UserError
+from firstfault.tools.arguments import Schema, check_arguments
 
 logger = logging.getLogger(__name__)
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cache import cache_folder
-from ..errors import UserError
-from .bm25 import bm25s
+from firstfault.errors import UserError
+from firstfault.files import cache_folder, whole
+from firstfault.tools.bm25 import bm25s
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
@@ -80,19 +78,14 @@ class Corpus:
         """Index the corpus into `folder`, which appears whole or not at all."""
         passages = [passage(document) for document in self.documents()]
         index = make_index(passages)
-        partial = folder.with_suffix(f".{os.getpid()}.part")
         try:
-            index.save(partial, corpus=passages, **QUIET)
-            partial.rename(folder)
+            with whole(folder) as partial:
+                index.save(partial, corpus=passages, **QUIET)
         except OSError as error:
-            if folder.exists():  # another process was as fast
-                return
             raise UserError(
                 f"the index of {self.source} can't be written to {folder} ({error.strerror}); make room there, or set "
                 "FIRSTFAULT_CACHE to another folder."
             ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def documents(self) -> Iterator[tuple[str, str]]:
         """Title and text of each document; the title is empty where there is none."""

@@ -15,9 +15,9 @@ from typing import Any
 from transformers.utils import get_json_schema
 from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException
 
-from ..errors import UserError
-from .arguments import Schema
-from .base import Tool, ToolError, describe
+from firstfault.errors import UserError
+from firstfault.tools.arguments import Schema
+from firstfault.tools.base import Tool, ToolError, describe
 
 
 class FunctionTool(Tool):

@@ -18,10 +18,10 @@ import asyncio
 import copy
 from typing import Any
 
-from ..errors import UserError
-from .arguments import Schema
-from .base import ReplayError, Tool, ToolError, shorten
-from .mcp_connection import PATIENCE, Connection, Done, Server
+from firstfault.errors import UserError
+from firstfault.tools.arguments import Schema
+from firstfault.tools.base import ReplayError, Tool, ToolError, shorten
+from firstfault.tools.mcp_connection import PATIENCE, Connection, Done, Server
 
 
 class MCPTool(Tool):

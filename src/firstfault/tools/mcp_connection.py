@@ -17,9 +17,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from ..errors import UserError
-from .arguments import Schema
-from .base import ToolError, describe
+from firstfault.errors import UserError
+from firstfault.tools.arguments import Schema
+from firstfault.tools.base import ToolError, describe
 
 if TYPE_CHECKING:
     from mcp import Client

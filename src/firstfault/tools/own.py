@@ -9,9 +9,9 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import UserError
-from .base import Tool, describe
-from .functions import FunctionTool, ObjectTool
+from firstfault.errors import UserError
+from firstfault.tools.base import Tool, describe
+from firstfault.tools.functions import FunctionTool, ObjectTool
 
 
 def tools_from(name: str) -> list[Tool]:

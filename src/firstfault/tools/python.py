@@ -44,9 +44,9 @@ from resource import getpagesize
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
-from ..errors import UserError
-from .base import ReplayError, Tool, ToolError, shorten
-from .worker import MAX_CALLS, Sandbox, Worker, check_bubblewrap
+from firstfault.errors import UserError
+from firstfault.tools.base import ReplayError, Tool, ToolError, shorten
+from firstfault.tools.worker import MAX_CALLS, Sandbox, Worker, check_bubblewrap
 
 # What short programs import most: loaded once, they cost a call nothing.
 PRELOAD = ("collections", "datetime", "fractions", "functools", "itertools", "math", "random", "re", "statistics")

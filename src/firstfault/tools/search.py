@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Tool
-from .bm25 import bm25s
-from .corpus import QUIET, Corpus, make_index, passage
+from firstfault.tools.base import Tool
+from firstfault.tools.bm25 import bm25s
+from firstfault.tools.corpus import QUIET, Corpus, make_index, passage
 
 NOTHING = "No passage found."
 

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import UserError
-from .base import ToolError
+from firstfault.errors import UserError
+from firstfault.tools.base import ToolError
 
 Sandbox = Literal["bubblewrap", "process"]
 

@@ -15,7 +15,7 @@ from firstfault.errors import UserError
 from firstfault.text import encodable, one_line
 from firstfault.traces.canonical import Refused, canonical
 from firstfault.traces.documents import documents
-from firstfault.traces.foreign import find
+from firstfault.traces.find import find
 from firstfault.traces.spans import find_spans
 from firstfault.tree import UNREADABLE
 

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pickle
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from firstfault.cache import write_whole
 from firstfault.config import RunConfig, to_toml, validated
 from firstfault.errors import UserError
+from firstfault.files import saving, write_whole
 
 STATE = "training_state.pt"
 # what may differ when a run goes on; another optimizer is refused where its state is loaded
 CHANGEABLE = {"run_dir", "steps", "checkpoint_every", "evaluation", "tracker", "threads", "device", "optimizer"}
-
-
-@contextlib.contextmanager
-def saving(path: Path) -> Iterator[None]:
-    """Turns a failed write into a sentence. torch and safetensors have errors of their own for a full disk."""
-    try:
-        yield
-    except Exception as error:
-        # tokenizers raises a bare Exception
-        if not isinstance(error, OSError | SafetensorError | RuntimeError) and type(error) is not Exception:
-            raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"{path} can't be written ({reason}); what was saved before is whole. Make room, or give another folder, "
-            "then give the command again (firstfault train: with --resume)."
-        ) from error
 
 
 class RunFolder:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +12,14 @@ from rich.console import Console
 
 from firstfault import __version__
 from firstfault.agent.chat import Chat
-from firstfault.cache import cache_folder
 from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig, RunConfig
 from firstfault.errors import UserError
+from firstfault.files import cache_folder, saving, whole
 from firstfault.losses import negative_log_likelihood
 from firstfault.progress import progress
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import Session, Tool
 from firstfault.tools.arguments import Schema
-from firstfault.training.checkpoint import saving
 from firstfault.training.learner import Learner
 from firstfault.training.tiny import TEMPLATE, tiny_model, tiny_tokenizer
 from firstfault.tree import Task, Term, Tree
@@ -94,18 +91,9 @@ def _teach(
         tasks = source.lesson(step / config.steps).train(config.seed, step * config.batch, config.batch)
         learner.update([demonstration(source, task, chat) for task in tasks], negative_log_likelihood)
         done(1)
-    partial = folder.with_suffix(f".{os.getpid()}.part")
-    try:
-        with saving(folder):
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-            try:
-                partial.rename(folder)
-            except OSError:
-                if not folder.exists():  # else another process was as fast
-                    raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with saving(folder), whole(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
 
 def demonstration(source: TaskSource, task: Task, chat: Chat) -> Tree:

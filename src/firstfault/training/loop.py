@@ -22,13 +22,14 @@ from firstfault.agent.rollouts import Agent, Rollouts
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
+from firstfault.files import saving
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.progress import progress
 from firstfault.tasks.base import TaskSource
 from firstfault.training.budget import tasks_due
 from firstfault.training.build import build_agent, complete_tasks, run_tools, uses_cpu
-from firstfault.training.checkpoint import RunFolder, load_state, saving
+from firstfault.training.checkpoint import RunFolder, load_state
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner, holding
 from firstfault.training.metrics import tree_metrics

@@ -12,8 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from firstfault.cache import write_whole
 from firstfault.errors import UserError
+from firstfault.files import write_whole
 from firstfault.view.recording import Recording
 
 SCRIPTS = ("store", "model", "marks", "ink", "panel", "curves", "detail", "sidebar", "player", "app")

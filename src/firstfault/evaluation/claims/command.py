@@ -17,7 +17,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from firstfault.agent.rollouts import Agent
-from firstfault.cache import write_whole
 from firstfault.config import RunConfig, Section, between_commas
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import local_agent, local_settings
@@ -25,10 +24,10 @@ from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
 from firstfault.evaluation.claims.finding import Finding
 from firstfault.evaluation.plan import slug
+from firstfault.files import saving, write_whole
 from firstfault.progress import progress
 from firstfault.tasks import TaskSource
 from firstfault.training.build import build_tasks, run_tools
-from firstfault.training.checkpoint import saving
 
 SEED = 10_007  # of tasks, apart from those of training
 TRIED = 50  # tasks for each that is wanted, at most: some claims are of tasks that always fail

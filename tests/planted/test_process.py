@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from firstfault.tasks.planted import RIGHT, WRONG, PlantedProcess, State, Trap, traps
+from firstfault.planted.process import RIGHT, WRONG, PlantedProcess, State, Trap, traps
 from firstfault.tree import Node, Task, Tree
 
 SMALL = PlantedProcess(clean=1, traps=(Trap(0.3), Trap(0.4, "dead end"), Trap(0.6, "recoverable")), chances=2)

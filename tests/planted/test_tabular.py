@@ -12,9 +12,9 @@ from firstfault.localize.bisect import Bisect
 from firstfault.localize.search import localize
 from firstfault.methods import ELPO, GRPO, METHODS, Method, VinePPO
 from firstfault.methods.base import Clipped
-from firstfault.tasks.planted import FIRST_ROW, PlantedProcess, State, Trap, traps
-from firstfault.training.quality import choices, cosine, judge, learn, localization, probes, signal_to_noise
-from firstfault.training.tabular import (
+from firstfault.planted.process import FIRST_ROW, PlantedProcess, State, Trap, traps
+from firstfault.planted.quality import choices, cosine, judge, learn, localization, probes, signal_to_noise
+from firstfault.planted.tabular import (
     TabularPolicy,
     TabularRollouts,
     credit,

@@ -13,11 +13,11 @@ from firstfault.cli import main
 from firstfault.config import AgentConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.locate import LocalModel
-from firstfault.locate.writer import Refused
 from firstfault.policy import load_policy
 from firstfault.tasks import Arithmetic
 from firstfault.training.build import build_agent
 from firstfault.tree import Tree, load_trees, save_trees
+from firstfault.writers.base import Refused
 
 SOURCE = Arithmetic(operations_min=1, operations_max=2)
 HI = [{"role": "user", "content": "Start with 8.\nFirst add 3."}]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from firstfault.errors import UserError
-from firstfault.locate.writer import KeptWriter, Message, Refused, plain
+from firstfault.writers.base import KeptWriter, Message, Refused, plain
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -20,7 +20,7 @@ from torch import Tensor
 from firstfault.agent.batch import Batch
 from firstfault.credit import mean
 from firstfault.methods.base import Method
-from firstfault.tasks.planted import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
+from firstfault.planted.process import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
 from firstfault.training.learner import count_clipped, term_batch, total_weight
 from firstfault.training.pack import pack, unique_tokens
 from firstfault.tree import Node, Task, Tree

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from firstfault.agent.calls import check_call
 from firstfault.agent.rollouts import make_call
-from firstfault.locate.writer import Message
 from firstfault.tools.base import Session
 from firstfault.tree import Call
+from firstfault.writers.base import Message
 
 
 async def act(message: Message, session: Session) -> tuple[list[Call], list[Message]]:

@@ -14,9 +14,9 @@ from firstfault.agent.chat import Chat
 from firstfault.engines.base import Sampling
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
-from firstfault.locate.writer import KeptWriter, Message, Refused, Spent, plain
 from firstfault.policy import load_policy, version
 from firstfault.tools.arguments import Schema
+from firstfault.writers.base import KeptWriter, Message, Refused, Spent, plain
 
 
 class LocalModel(KeptWriter):

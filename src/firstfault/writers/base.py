@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from firstfault.cache import cache_folder, write_whole
 from firstfault.errors import UserError
+from firstfault.files import cache_folder, write_whole
 from firstfault.text import encodable
 from firstfault.tools.arguments import Schema
 

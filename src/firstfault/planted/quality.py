@@ -11,8 +11,8 @@ from torch import Tensor
 
 from firstfault.credit import mean
 from firstfault.methods.base import Method
-from firstfault.tasks.planted import PlantedProcess
-from firstfault.training.tabular import TabularPolicy, credit, gradients, grow, success_probability
+from firstfault.planted.process import PlantedProcess
+from firstfault.planted.tabular import TabularPolicy, credit, gradients, grow, success_probability
 from firstfault.tree import Node, Task, Tree, Verdict
 
 

@@ -1,0 +1,67 @@
+"""Files and folders that appear whole or not at all, and where those are kept that take long to make."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from firstfault.errors import UserError
+
+
+def cache_folder() -> Path:
+    """`$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; it need not exist."""
+    return Path(os.environ.get("FIRSTFAULT_CACHE") or Path.home() / ".cache" / "firstfault")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` for a file or a folder to be written to, which is then moved to `path`.
+
+    A file takes the place of an older one. A folder that another process has put there meanwhile stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _remove(part)
+    try:
+        yield part
+        try:
+            part.replace(path)
+        except OSError:
+            if not (part.is_dir() and path.is_dir()):
+                raise
+    finally:
+        _remove(part)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turns a failed write into a sentence. torch and safetensors have errors of their own for a full disk."""
+    try:
+        yield
+    except Exception as error:
+        # tokenizers raises a bare Exception
+        if not isinstance(error, OSError | SafetensorError | RuntimeError) and type(error) is not Exception:
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"{path} can't be written ({reason}); what was saved before is whole. Make room, or give another folder, "
+            "then give the command again (firstfault train: with --resume)."
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
