@@ -32,7 +32,7 @@ import side_by_side as bench
 import torch
 from transformers import GenerationConfig
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.rollouts import AgentRollouts
 from firstfault.attention import autocast
 from firstfault.engines.base import Hold, Sampling
 from firstfault.engines.transformers import TransformersEngine
@@ -154,7 +154,7 @@ class Ours:
 
     async def _tree(self, work: Work, task: int) -> Tree:
         tree = Tree(Task("", ""), prompt=prompt(task), key=(task,))
-        async with Rollouts(ScriptedAgent(self.engine), tree, work.runs + 2 * work.probes) as rollouts:
+        async with AgentRollouts(ScriptedAgent(self.engine), tree, work.runs + 2 * work.probes) as rollouts:
             runs = await rollouts.sample(work.runs)
             for pair, run, after in work.starts(task)[1:]:
                 await rollouts.continue_from(runs[run].steps[after - 1], len(pair))
@@ -384,8 +384,8 @@ def intro(tasks: int, vllm: str) -> list[str]:
         "an end token, and tools take no time. Temperature 1, no top-k, no top-p, float32. Sides take turns. Times are "
         "medians; *times ours*: how many times as long as ours a side took, median over rounds and quartiles.",
         "",
-        f"- *{OURS}*: `TransformersEngine` in its default (reproducible) mode, driven by `Rollouts`, which builds the "
-        "trees. Returns tokens, log-probabilities and entropies. The prefix cache starts empty.",
+        f"- *{OURS}*: `TransformersEngine` in its default (reproducible) mode, driven by `AgentRollouts`. "
+        "Returns tokens, log-probabilities and entropies. The prefix cache starts empty.",
         f"- *{GENERATE}*: transformers' `generate` on all that still goes on, once a round; left-padded, with keys and "
         "values within a round, sdpa attention. Returns tokens and log-probabilities (from `output_logits`). A round "
         "lasts as long as its longest turn; what others write beyond theirs is cut off.",

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from firstfault.agent.base import Rollouts
 from firstfault.tree import Node, Task, Tree
 
 
@@ -22,8 +23,8 @@ class Plan:
     entropies: Sequence[float] = ()
 
 
-class Planted:
-    """Grows the tree of one task as `Rollouts` does, by `plans` in turn for whole runs.
+class Planted(Rollouts):
+    """Grows the tree of one task by `plans`, in turn, for whole runs.
 
     A completion after step m of a run succeeds if m < fault and `recovers(m)`, and has as many steps as that run. Where
     it does not recover, it is lost from its own first step on. `requests` keeps (m, n) for every demand.
@@ -37,31 +38,16 @@ class Planted:
         recovers: Callable[[int], bool] = lambda step: True,
         rewards: tuple[float, float] = (0.0, 1.0),
     ):
-        self.tree = tree
-        self.budget = budget
-        self.spent = 0
+        super().__init__(tree, budget)
         self.requests: list[tuple[int, int]] = []
         self._plans = itertools.cycle(plans)
         self._recovers = recovers
         self._rewards = rewards
         self._plan: dict[Node, Plan] = {}
 
-    @property
-    def remaining(self) -> int:
-        return self.budget - self.spent
-
-    async def sample(self, n: int) -> list[Node]:
-        return await self.continue_from(self.tree.root, n)
-
-    async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
-        assert 0 <= n <= self.remaining and not node.is_leaf
-        first, self.spent = self.spent, self.spent + n
-        self.requests.append((node.depth, n))
-        return [self._complete(node, first + i) for i in range(n)]
-
-    async def continue_all(self, nodes: list[Node]) -> list[Node]:
-        runs = [(node, len(list(same))) for node, same in itertools.groupby(nodes)]
-        return [leaf for node, n in runs for leaf in await self.continue_from(node, n)]
+    async def _complete_all(self, nodes: Sequence[Node], first: int) -> list[Node]:
+        self.requests += [(node.depth, len(list(same))) for node, same in itertools.groupby(nodes)]
+        return [self._complete(node, rollout) for rollout, node in enumerate(nodes, first)]
 
     def fault(self, leaf: Node) -> int:
         """The planted first irrecoverable step of the failed run that ended at `leaf`."""

@@ -11,7 +11,7 @@ import pytest
 from scripted import Key, Scripted, call
 
 from firstfault.agent.chat import Chat
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.engines.base import Sampling
 from firstfault.errors import UserError
 from firstfault.methods import ELPO
@@ -99,7 +99,7 @@ def sampled(agent: Agent, n: int = 1) -> Tree:
 
     async def main() -> None:
         try:
-            async with Rollouts(agent, tree, n) as rollouts:
+            async with agent.rollouts(tree, n) as rollouts:
                 await rollouts.sample(n)
         finally:
             await agent.session.close()
@@ -158,7 +158,7 @@ def test_the_key_of_a_step_is_that_of_its_tree_its_rollout_and_its_depth(make_ag
     tree = new_tree(agent, 7, 1, 5)
 
     async def main() -> None:
-        async with Rollouts(agent, tree, 3) as rollouts:
+        async with agent.rollouts(tree, 3) as rollouts:
             [leaf] = await rollouts.sample(1)
             await rollouts.continue_from(leaf.steps[0], 2)
 
@@ -294,7 +294,7 @@ def test_calls_beyond_the_limit_are_not_made_and_the_agent_reads_so(make_agent):
     tree = new_tree(agent)
 
     async def main() -> None:
-        async with Rollouts(agent, tree, 1) as rollouts:
+        async with agent.rollouts(tree, 1) as rollouts:
             rollouts.limit_calls(3)
             await rollouts.sample(1)
 
@@ -325,7 +325,7 @@ def test_the_budget_is_never_overspent_and_no_run_goes_on_after_its_end(make_age
     tree = new_tree(agent)
 
     async def main() -> None:
-        async with Rollouts(agent, tree, 4) as rollouts:
+        async with agent.rollouts(tree, 4) as rollouts:
             [leaf] = await rollouts.sample(1)
             assert rollouts.remaining == 3
             for node, n in [(tree.root, 4), (leaf.steps[0], 4), (leaf, 1), (leaf, 0), (tree.root, -1)]:
@@ -348,7 +348,7 @@ def test_leaves_come_back_in_the_order_of_their_rollouts(make_agent):
     tree = new_tree(agent)
 
     async def main() -> list[Node]:
-        async with Rollouts(agent, tree, 4) as rollouts:
+        async with agent.rollouts(tree, 4) as rollouts:
             return await rollouts.sample(4)
 
     leaves = run(main())
@@ -367,7 +367,7 @@ def test_a_branch_goes_on_from_the_state_of_the_tools_at_its_anchor(make_agent):
     tree = new_tree(agent)
 
     async def main() -> list[Node]:
-        async with Rollouts(agent, tree, 6) as rollouts:
+        async with agent.rollouts(tree, 6) as rollouts:
             [first] = await rollouts.sample(1)
             after_one = await rollouts.continue_from(first.steps[0], 2)
             after_two = await rollouts.continue_from(first.steps[1], 1)
@@ -488,7 +488,7 @@ def test_an_agent_can_serve_one_event_loop_after_another(make_agent):
 
     async def main(number: int) -> Tree:
         tree = new_tree(agent, number)
-        async with Rollouts(agent, tree, 2) as rollouts:
+        async with agent.rollouts(tree, 2) as rollouts:
             await rollouts.sample(2)
         return tree
 
@@ -547,7 +547,7 @@ def test_what_breaks_one_tree_is_raised_and_the_others_go_on(make_agent, turn, e
     trees = [new_tree(agent, number) for number in range(3)]
 
     async def one(tree: Tree) -> None:
-        async with Rollouts(agent, tree, 4) as rollouts:
+        async with agent.rollouts(tree, 4) as rollouts:
             await rollouts.sample(3)
             await rollouts.continue_from(tree.leaves[0].steps[1], 1)
 
@@ -571,7 +571,7 @@ def test_when_a_rollout_breaks_its_siblings_have_ended_before_the_error_is_raise
     tree = new_tree(agent)
 
     async def main() -> None:
-        async with Rollouts(agent, tree, 5) as rollouts:
+        async with agent.rollouts(tree, 5) as rollouts:
             with pytest.raises(UserError):
                 await rollouts.sample(4)
             steps, still_open = len(tree.steps), log.forks - log.closed
@@ -590,7 +590,7 @@ def test_a_cancelled_exploration_leaves_the_engine_to_others(make_agent):
     trees = [new_tree(agent, 0), new_tree(agent, 1)]
 
     async def one(tree: Tree) -> None:
-        async with Rollouts(agent, tree, 2) as rollouts:
+        async with agent.rollouts(tree, 2) as rollouts:
             await rollouts.sample(2)
 
     async def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.cli import main
 from firstfault.config import AgentConfig
 from firstfault.engines.transformers import TransformersEngine
@@ -38,7 +38,7 @@ def failed(agent) -> Tree:
         try:
             for number, task in enumerate(SOURCE.train(seed=0, first=0, n=50)):
                 tree = Tree(task, agent.chat.prompt(task.question), key=(0, 0, number))
-                async with Rollouts(agent, tree, 1) as rollouts:
+                async with agent.rollouts(tree, 1) as rollouts:
                     [leaf] = await rollouts.sample(1)
                 if not leaf.success and leaf.depth > 1 and not any(c.failed for n in tree.steps for c in n.calls):
                     return tree

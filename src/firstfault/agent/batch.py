@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-from firstfault.agent.rollouts import Rollouts, side_by_side
+from firstfault.agent.base import Rollouts
+from firstfault.agent.rollouts import side_by_side
 from firstfault.tree import Task, Tree
 
 Explore = Callable[[Tree, Rollouts], Awaitable[None]]
@@ -13,34 +14,38 @@ Tasks = Callable[[int, int], Sequence[Task]]  # first, n -> n tasks of a stream
 
 
 class Batch:
-    """`size` tasks are due, and `budget` rollouts may be spent on them and on whatever else is drawn.
+    """`size` tasks are due, and so many times `rollouts` may be spent on them and on whatever else is drawn.
 
     Args:
-        tasks: the iteration's stream, of which the first `size` are those that are due.
+        tasks: those that are due.
+        rollouts: for each of them.
         start: `start(task, number, rollouts)` opens an empty tree, the iteration's number `number`, for so many
             rollouts.
+        more: other tasks, for methods that draw any.
         reference: `with batch.reference():` what is grown is sampled from the policy that training began with.
     """
 
     def __init__(
         self,
-        size: int,
-        budget: int,
-        tasks: Tasks,
+        tasks: Sequence[Task],
+        rollouts: int,
         start: Callable[[Task, int, int], AbstractAsyncContextManager[Rollouts]],
-        reference: Callable[[], AbstractContextManager[None]] = nullcontext,
+        more: Tasks,
+        reference: Callable[[], AbstractContextManager[None]],
     ):
-        self.size = size
-        self.remaining = budget
+        self.size = len(tasks)
+        self.remaining = len(tasks) * rollouts
         self._tasks = tasks
         self._start = start
+        self._more = more
         self.reference = reference
         self._drawn = self._trees = 0
 
     def draw(self, n: int) -> Sequence[Task]:
-        """The next tasks."""
+        """The next tasks: those that are due, then others."""
         first, self._drawn = self._drawn, self._drawn + n
-        return self._tasks(first, n)
+        due = self._tasks[first : first + n]
+        return [*due, *self._more(max(0, first - self.size), n - len(due))]
 
     async def grow(self, tasks: Sequence[Task], explore: Explore, rollouts: int) -> list[Tree]:
         """Explore tasks side by side, each with so many rollouts, which count whether they are used or not.

@@ -1,4 +1,4 @@
-"""One rollout: the agent acts and the tools answer, up to an answer or a limit; and the budget of a task."""
+"""One rollout: the agent acts and the tools answer, up to an answer or a limit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from firstfault.agent.base import Rollouts
 from firstfault.agent.chat import Chat, ParsedCall
 from firstfault.engines.base import Engine, Hold, Sampling
 from firstfault.errors import UserError
@@ -47,6 +48,25 @@ class Agent:
     max_context: int = 4096
     max_calls: int | None = None
     counts: Counter[str] = field(default_factory=Counter, compare=False)
+
+    def tree(self, task: Task, key: tuple[int, ...] = ()) -> Tree:
+        """A tree that holds the prompt of a task."""
+        return Tree(task, self.chat.prompt(task.question), key=key)
+
+    def rollouts(self, tree: Tree, budget: int) -> AgentRollouts:
+        """Use as `async with`."""
+        return AgentRollouts(self, tree, budget)
+
+    async def run(self, task: Task, key: tuple[int, ...], n: int) -> Tree:
+        """The tree of `n` whole runs of a task."""
+        tree = self.tree(task, key)
+        async with self.rollouts(tree, n) as rollouts:
+            await rollouts.sample(n)
+        return tree
+
+    def greedy(self) -> Agent:
+        """The same, but it writes what is likeliest."""
+        return replace(self, sampling=replace(self.sampling, temperature=0.0))
 
     async def step(self, tree: Tree, node: Node, session: Session, rollout: int, hold: Hold) -> Node:
         """Let the agent act once after `node`, run the calls it makes, and add what came of it to the tree."""
@@ -95,64 +115,27 @@ def _refused(call: ParsedCall) -> Call:
     return Call(call.name, call.arguments, output="Error: no tool calls are left; answer now", failed="no calls left")
 
 
-class Rollouts:
-    """The budget of one task: grows its tree by completions, each of which counts, whole or from the middle.
+class AgentRollouts(Rollouts):
+    """Rollouts of an agent.
 
     Use as `async with`: tool sessions of all nodes are kept until the exit, so that a run can branch at any step.
     While it is open, the engine waits for it, or else for each rollout under way (see `Turnstile`).
     """
 
     def __init__(self, agent: Agent, tree: Tree, budget: int):
+        super().__init__(tree, budget)
         self.agent = agent
-        self.tree = tree
-        self.budget = budget
-        self.spent = 0
         self._sessions: dict[Node, Session] = {}
 
-    @property
-    def remaining(self) -> int:
-        return self.budget - self.spent
-
-    def allow(self, n: int) -> None:
-        """Let `n` more rollouts be spent."""
-        self.budget += n
-
     def limit_calls(self, n: int) -> None:
-        """Let runs make no more than `n` tool calls from here on."""
         self.agent = replace(self.agent, max_calls=n)
 
-    async def sample(self, n: int) -> list[Node]:
-        """Sample `n` whole rollouts side by side; returns their leaves."""
-        return await self.continue_from(self.tree.root, n)
-
-    async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
-        """Sample `n` completions after `node` side by side; returns their leaves. See `continue_all`.
-
-        Raises:
-            ValueError: if the budget has less than `n` left, or if the run ended at `node`.
-        """
-        if n < 0 or node.is_leaf:
-            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
-        return await self.continue_all([node] * n)
-
-    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
-        """Sample a completion after each of `nodes`, all side by side; returns their leaves.
-
-        One whose tools can't be brought back to where they stood is discarded: it counts, and has no leaf. Any other
-        error of one of them ends them all.
-
-        Raises:
-            ValueError: if there are more than the budget has left, or if a run ended at one of them.
-        """
-        if len(nodes) > self.remaining or any(node.is_leaf for node in nodes):
-            ended = next((node.end for node in nodes if node.is_leaf), None)
-            raise ValueError(f"asked for {len(nodes)} of {self.remaining} rollouts after {ended or 'open steps'}")
-        first, self.spent = self.spent, self.spent + len(nodes)
+    async def _complete_all(self, nodes: Sequence[Node], first: int) -> list[Node]:
         self.agent.counts["rollouts"] += len(nodes)
         self.agent.counts["probes"] += sum(node.parent is not None for node in nodes)
         sessions = [self._sessions[node].fork() for node in nodes]
         holds = [self._hold.fork() for _ in nodes]
-        rollouts = zip(nodes, range(first, self.spent), sessions, holds, strict=True)
+        rollouts = zip(nodes, range(first, first + len(nodes)), sessions, holds, strict=True)
         try:
             ends = await side_by_side([self._complete(*rollout) for rollout in rollouts])
             return [leaf for leaf in ends if leaf is not None]
@@ -176,7 +159,7 @@ class Rollouts:
         finally:
             hold.close()
 
-    async def __aenter__(self) -> Rollouts:
+    async def __aenter__(self) -> AgentRollouts:
         prompt, limit = len(self.tree.root.tokens), self.agent.max_context
         if prompt >= limit:
             raise UserError(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
 from rich.console import Console
 
-from firstfault.agent.rollouts import Agent, Rollouts, side_by_side
+from firstfault.agent.rollouts import Agent, side_by_side
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
@@ -86,7 +85,7 @@ class LocalAgent:
 
     def __init__(self, config: RunConfig, source: TaskSource, tools: Sequence[Tool], console: Console):
         self._agent = local_agent(config, source, tools, console)
-        self._greedy = replace(self._agent, sampling=replace(self._agent.sampling, temperature=0.0))
+        self._greedy = self._agent.greedy()
         self._seed = config.seed
         self.together = -(-2 * config.engine.max_batch // (config.evaluation.last_samples + 1))
 
@@ -96,14 +95,12 @@ class LocalAgent:
         return [(leaf, sum(len(step.action_tokens) for step in leaf.steps)) for leaves in groups for leaf in leaves]
 
     async def _grow(self, agent: Agent, task: Task, number: int, n: int, done: Done) -> list[Node]:
-        tree = Tree(task, agent.chat.prompt(task.question), key=(self._seed, 0, number))  # training counts from 1
-        async with Rollouts(agent, tree, n) as rollouts:
-            leaves = await rollouts.sample(n)
-        if len(leaves) < n:
+        tree = await agent.run(task, (self._seed, 0, number), n)  # training counts from 1
+        if len(tree.leaves) < n:
             raise Unfinished("the state of its tools could not be brought back")
-        for _ in leaves:
+        for _ in tree.leaves:
             done()
-        return leaves
+        return tree.leaves
 
     async def close(self) -> None:
         await self._agent.session.close()

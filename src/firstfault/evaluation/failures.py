@@ -9,11 +9,12 @@ from itertools import islice
 from random import Random
 from typing import Any
 
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.base import Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.localize import Search
 from firstfault.localize.search import agreement
 from firstfault.tasks import TaskSource
-from firstfault.tree import Node, Task, Tree, Verdict
+from firstfault.tree import Node, Task, Verdict
 
 DIGITS = string.digits + string.ascii_letters + "".join(map(chr, range(192, 1024)))  # of steps, as one character
 COMPLETIONS = 64  # after each step, to know which are irrecoverable
@@ -85,8 +86,8 @@ def search_again(failure: Failure, search: Search, budget: int, seed: int = 0, o
 
 async def measure(agent: Agent, source: TaskSource, family: str, task: Task, key: tuple[int, ...]) -> Failure | None:
     """A run of a task, and completions after each of its steps; None if it did not fail, or called no tool."""
-    tree = Tree(task, agent.chat.prompt(task.question), key=key)
-    async with Rollouts(agent, tree, budget=10**9) as rollouts:
+    tree = agent.tree(task, key)
+    async with agent.rollouts(tree, 10**9) as rollouts:
         leaves = await rollouts.sample(1)
         if not leaves or leaves[0].success or leaves[0].depth < 2:
             return None

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.base import Rollouts
 from firstfault.tree import Node, Probe, Verdict
 
 

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from firstfault.agent.base import Rollouts
 from firstfault.agent.calls import check_call
 from firstfault.agent.rollouts import make_call, side_by_side
 from firstfault.errors import UserError
@@ -72,8 +73,8 @@ def recorded_calls(trace: Trace) -> list[tuple[str, dict[str, Any], str]]:
     return found
 
 
-class Resumptions:
-    """The budget of one recorded run: grows its tree by completions after its steps. As `Rollouts`, for messages.
+class Resumptions(Rollouts):
+    """Completions after the steps of a recorded run, in messages.
 
     Rollout 0 is the record, whose calls are made again on entering, so that the tools have a state after every step
     that a completion can fork.
@@ -98,22 +99,17 @@ class Resumptions:
         max_steps: int | None = None,
         done: Callable[[], None] = lambda: None,
     ):
+        super().__init__(Tree(Task(trace.question, trace.answer or "", id=trace.id), prompt=[]), budget)
         self.trace, self.writer, self.session, self.check = trace, writer, session, check
-        self.budget, self.spent = budget, 0
         self.max_steps = max_steps or 2 * len(trace.steps) + 10
         told = {tool["function"]["name"]: tool for tool in trace.tools or []}  # what the agent had read of its tools
         there = {name: schema for name, (_, schema) in session.functions.items()}
         self.schemas = [told[name] for name in told if name in there]
         self.schemas += [schema for name, schema in there.items() if name not in told]
-        self.tree = Tree(Task(trace.question, trace.answer or "", id=trace.id), prompt=[])
         self._done = done
         self._messages: dict[Node, list[Message]] = {self.tree.root: trace.prefix(0)}
         self._sessions: dict[Node, Session] = {}
         self._tries: Counter[Node] = Counter()
-
-    @property
-    def remaining(self) -> int:
-        return self.budget - self.spent
 
     @property
     def failed(self) -> Node:
@@ -124,13 +120,9 @@ class Resumptions:
         """All that was said up to a step and its tool outputs."""
         return self._messages[node]
 
-    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
-        """Complete the run after each of `nodes`, all side by side; returns their leaves."""
-        if len(nodes) > self.remaining:
-            raise ValueError(f"asked for {len(nodes)} of {self.remaining} completions")
-        first, self.spent = self.spent + 1, self.spent + len(nodes)
+    async def _complete_all(self, nodes: Sequence[Node], first: int) -> list[Node]:
         runs = []
-        for rollout, node in enumerate(nodes, first):
+        for rollout, node in enumerate(nodes, first + 1):  # the record is rollout 0
             runs.append(self._complete(node, rollout, (node.depth, self._tries[node])))
             self._tries[node] += 1
         return await side_by_side(runs)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.base import Rollouts
 from firstfault.credit import logistic, mean, normalize
 from firstfault.losses import TermBatch, clipped_with_gradient
 from firstfault.methods.arpo import ARPO

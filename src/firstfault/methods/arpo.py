@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.base import Rollouts
 from firstfault.credit import Aggregation, mean, normalize, run_weight
 from firstfault.methods.base import Clipped
 from firstfault.rewards import RewardName

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from firstfault.agent.base import Rollouts
 from firstfault.agent.batch import Batch
-from firstfault.agent.rollouts import Rollouts
 from firstfault.credit import Aggregation, credit_run
 from firstfault.losses import TermBatch, clipped_surrogate, divergence
 from firstfault.rewards import REWARDS, RewardName

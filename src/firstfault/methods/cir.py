@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.base import Rollouts
 from firstfault.methods.reinforce_pp import ReinforcePP
 from firstfault.tree import Tree
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.base import Rollouts
 from firstfault.credit import logistic, mean, normalize, run_weight
 from firstfault.localize import SEARCHES, Search, localize
 from firstfault.methods.base import Clipped

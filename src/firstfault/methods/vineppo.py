@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.base import Rollouts
 from firstfault.credit import mean, normalize
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree

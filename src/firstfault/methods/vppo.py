@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from firstfault.agent.rollouts import Rollouts
+from firstfault.agent.base import Rollouts
 from firstfault.credit import mean
 from firstfault.localize import Bisect, localize
 from firstfault.methods.base import Clipped

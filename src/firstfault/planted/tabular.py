@@ -1,4 +1,4 @@
-"""A tabular policy on `tasks.planted`: the project's trees and methods, with exact gradients, in milliseconds.
+"""A tabular policy on a planted process: the project's trees and methods, with exact gradients, in milliseconds.
 
 The policy is a table of logits [rows, 2]. It sees one number (`PlantedProcess.row`, the last token of an observation)
 and takes one of two actions, so that it is a language model whose context is one token. `TabularRollouts` grows the
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from firstfault.agent.base import Rollouts
 from firstfault.agent.batch import Batch
 from firstfault.credit import mean
 from firstfault.methods.base import Method
@@ -46,18 +47,16 @@ class TabularPolicy:
         return cls(torch.tensor(process.first_policy(), dtype=torch.float64).log())
 
 
-class TabularRollouts:
-    """The budget of one task, as `Rollouts` has it: grows the tree by completions, each of which counts.
+class TabularRollouts(Rollouts):
+    """Rollouts of a tabular policy.
 
     All randomness comes from the tree's key and the number of the rollout, none from the order of requests.
     """
 
     def __init__(self, process: PlantedProcess, policy: TabularPolicy, tree: Tree, budget: int):
+        super().__init__(tree, budget)
         self.process = process
         self.policy = policy
-        self.tree = tree
-        self.budget = budget
-        self.spent = 0
         self._moves: dict[State, tuple[int, int, State, State]] = {}  # row, filler tokens, states after RIGHT and WRONG
 
     async def __aenter__(self) -> TabularRollouts:
@@ -66,29 +65,10 @@ class TabularRollouts:
     async def __aexit__(self, *_: object) -> None:
         return None
 
-    @property
-    def remaining(self) -> int:
-        return self.budget - self.spent
+    async def _complete_all(self, nodes: Sequence[Node], first: int) -> list[Node]:
+        return [self._continue(node, rollout) for rollout, node in enumerate(nodes, first)]
 
-    def limit_calls(self, n: int) -> None:
-        """Nothing is called here."""
-
-    async def sample(self, n: int) -> list[Node]:
-        return await self.continue_from(self.tree.root, n)
-
-    async def continue_from(self, node: Node, n: int = 1) -> list[Node]:
-        if n < 0 or node.is_leaf:
-            raise ValueError(f"asked for {n} of {self.remaining} rollouts after {node.end or 'an open step'}")
-        return await self.continue_all([node] * n)
-
-    async def continue_all(self, nodes: Sequence[Node]) -> list[Node]:
-        if len(nodes) > self.remaining or any(node.is_leaf for node in nodes):
-            ended = next((node.end for node in nodes if node.is_leaf), None)
-            raise ValueError(f"asked for {len(nodes)} of {self.remaining} rollouts after {ended or 'open steps'}")
-        return [self._continue(node) for node in nodes]
-
-    def _continue(self, node: Node) -> Node:
-        rollout, self.spent = self.spent, self.spent + 1
+    def _continue(self, node: Node, rollout: int) -> Node:
         states = self.process.states(self.tree.task, node)
         return self._complete(node, states[-1], rollout, all(state.phase == "good" for state in states))
 
@@ -135,9 +115,8 @@ def grow(
     """
     present = policy
 
-    def stream(first: int, n: int) -> Sequence[Task]:
-        own = tasks[first : first + n]
-        return [*own, *process.train(1_000_003 * (key[0] + 1) + sum(key[1:]), first, n - len(own))]
+    def more(first: int, n: int) -> Sequence[Task]:
+        return process.train(1_000_003 * (key[0] + 1) + sum(key[1:]), len(tasks) + first, n)
 
     def start(task: Task, number: int, rollouts: int) -> TabularRollouts:
         tree = Tree(task, [FIRST_ROW + process.row(task, State())], key=(*key, number))
@@ -150,8 +129,7 @@ def grow(
         yield
         present = policy
 
-    batch = Batch(len(tasks), len(tasks) * method.rollouts, stream, start, as_reference)
-    return asyncio.run(method.explore_all(batch))
+    return asyncio.run(method.explore_all(Batch(tasks, method.rollouts, start, more, as_reference)))
 
 
 def credit(method: Method, trees: Sequence[Tree], process: PlantedProcess, reference: TabularPolicy) -> None:

@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor
 
+from firstfault.agent.base import Rollouts
 from firstfault.agent.batch import Batch, Tasks
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
@@ -50,14 +51,10 @@ async def grow(
     `more` are for methods that draw other tasks, too; within `reference`, the engine has the reference policy.
     """
 
-    def stream(first: int, n: int) -> Sequence[Task]:
-        own = tasks[first : first + n]
-        return [*own, *more(max(0, first - len(tasks)), n - len(own))]
-
     def start(task: Task, number: int, rollouts: int) -> Rollouts:
-        return Rollouts(agent, Tree(task, agent.chat.prompt(task.question), key=(*key, number)), rollouts)
+        return agent.rollouts(agent.tree(task, (*key, number)), rollouts)
 
-    return await method.explore_all(Batch(len(tasks), len(tasks) * method.rollouts, stream, start, reference))
+    return await method.explore_all(Batch(tasks, method.rollouts, start, more, reference))
 
 
 class Trainer:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from firstfault.agent.rollouts import Agent, Rollouts, side_by_side
+from firstfault.agent.rollouts import Agent, side_by_side
 from firstfault.config import EvaluationConfig
 from firstfault.estimators import major_at_k, pass_at_k
 from firstfault.intervals import mean_interval
@@ -35,12 +34,10 @@ async def validate(
         (`_low`, `_high`), each of them for each task (`outcomes`), what it took, and of a mix of families the success
         of each (`families`).
     """
-    greedy = replace(agent, sampling=replace(agent.sampling, temperature=0.0))
+    greedy = agent.greedy()
 
     async def run(agent: Agent, task: Task, number: int, n: int) -> Tree:
-        tree = Tree(task, agent.chat.prompt(task.question), key=(seed, 0, number))  # training counts from 1
-        async with Rollouts(agent, tree, n) as rollouts:
-            await rollouts.sample(n)
+        tree = await agent.run(task, (seed, 0, number), n)  # training counts from 1
         done(n)
         return tree
 

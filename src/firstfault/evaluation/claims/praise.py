@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.methods import GRPO, RLOO, CoRPO, Method
@@ -27,9 +27,7 @@ async def measure(
     agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
 ) -> dict[str, Any] | None:
     """Of a group of runs, the share of the failed ones that each method praises; None if no run failed."""
-    tree = Tree(task, agent.chat.prompt(task.question), key=key)
-    async with Rollouts(agent, tree, RUNS) as rollouts:
-        await rollouts.sample(RUNS)
+    tree = await agent.run(task, key, RUNS)
     if all(leaf.success for leaf in tree.leaves):
         return None
     return {"task": task.id, "praised": {name: praised(method, tree) for name, method in METHODS.items()}}

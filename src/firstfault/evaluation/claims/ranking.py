@@ -7,14 +7,15 @@ from itertools import pairwise
 from random import Random
 from typing import Any
 
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.base import Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.estimators import kendall_tau, pairwise_accuracy
 from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.localize.search import act
 from firstfault.methods import AEPO, ARPO, ELPO, TreeGRPO, VinePPO
 from firstfault.tasks import TaskSource
-from firstfault.tree import Node, Task, Tree
+from firstfault.tree import Node, Task
 
 COMPLETIONS = 32  # Mean@32 of each branch
 METHODS = {  # the paper's three, and the others that branch
@@ -42,8 +43,8 @@ async def measure(
     its credit is their mean. The true worth is the mean success of 32 completions behind the branch.
     """
     method = METHODS[variant]
-    tree = Tree(task, agent.chat.prompt(task.question), key=key)
-    async with Rollouts(agent, tree, method.rollouts) as rollouts:
+    tree = agent.tree(task, key)
+    async with agent.rollouts(tree, method.rollouts) as rollouts:
         await method.explore(tree, rollouts)
         method.shape([tree])
         method.credit([tree])

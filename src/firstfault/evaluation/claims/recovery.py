@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.base import Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.failures import COMPLETIONS, Failure, recoveries
 from firstfault.localize.search import act
 from firstfault.tasks import TaskSource
-from firstfault.tree import Node, Task, Tree
+from firstfault.tree import Node, Task
 
 PAPER = {"1st irrecoverable": "32.8 % (AIME25)", "3rd irrecoverable": "18.0 %", "random": "2.8 to 8.5 %"}
 TRIES = 16  # whole runs that must all fail; tries to find another action; completions behind it
@@ -29,8 +30,8 @@ async def measure(
     An edit is what the policy itself does otherwise in the place of that step: the first of 16 actions that makes
     other calls. It recovers if any of 16 completions behind it succeeds.
     """
-    tree = Tree(task, agent.chat.prompt(task.question), key=key)
-    async with Rollouts(agent, tree, budget=10**9) as rollouts:
+    tree = agent.tree(task, key)
+    async with agent.rollouts(tree, 10**9) as rollouts:
         leaves = await rollouts.sample(TRIES)
         if len(leaves) < TRIES or any(leaf.success for leaf in leaves) or leaves[0].depth < 2:
             return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from firstfault.agent.rollouts import Agent, Rollouts
+from firstfault.agent.rollouts import Agent
 from firstfault.config import RunConfig, merge, validated
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.methods import PPO, VinePPO
@@ -52,8 +52,8 @@ async def measure(
 
     None if completions of a state were lost, since its tools' state could not be brought back.
     """
-    tree = Tree(task, agent.chat.prompt(task.question), key=key)
-    async with Rollouts(agent, tree, budget=10**9) as rollouts:
+    tree = agent.tree(task, key)
+    async with agent.rollouts(tree, 10**9) as rollouts:
         for leaf in await rollouts.sample(1):
             states = leaf.path[:-1]
             agent.evaluate(tree)
