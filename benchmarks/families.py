@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from firstfault.training.checkpoint import RunFolder
+from firstfault.run_folder import RunFolder
 
 try:
     import matplotlib.pyplot as plt

@@ -22,7 +22,7 @@ import torch
 from families import CELLS, RESULTS, cell
 from scipy.stats import t as student
 
-from firstfault.training.checkpoint import RunFolder
+from firstfault.run_folder import RunFolder
 
 FAMILIES = {
     "arithmetic": "--config recipes/demo.toml --tasks arithmetic --tasks.operations-min 8 --agent.max-steps 16 "

@@ -11,9 +11,9 @@ from firstfault.cli import main
 from firstfault.planted.process import PlantedProcess, traps
 from firstfault.planted.quality import learn
 from firstfault.planted.tabular import TabularPolicy, grow
+from firstfault.run_folder import RunFolder
 from firstfault.tools import MCPTool, Session
 from firstfault.training.build import build_tasks, method_class
-from firstfault.training.checkpoint import RunFolder
 from firstfault.tree import load_trees
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

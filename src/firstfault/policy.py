@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from firstfault.errors import UserError
+from firstfault.run_folder import RunFolder
 
 logging.disable_progress_bar()  # a bar per file of weights would tear ours apart
 
@@ -18,7 +19,8 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
     """A causal language model and its tokenizer. Weights are fp32: on a GPU, passes run in bfloat16 over them."""
     folder = Path(name)
     if (folder / "checkpoints").is_dir() and not (folder / "config.json").exists():
-        raise UserError(f"{name} is the folder of a run; give one of its checkpoints, such as {_newest(folder)}.")
+        _, newest = RunFolder(folder).last_checkpoint() or (0, RunFolder(folder).checkpoint(0))
+        raise UserError(f"{name} is the folder of a run; give one of its checkpoints, such as {newest}.")
     if not folder.exists() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
         raise UserError(f"there is no folder {name}; give one written by save_pretrained, or an id of the Hub.")
     try:
@@ -31,11 +33,6 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
             "of a causal language model on the Hugging Face Hub, or tiny."
         ) from error
     return model.to(device).eval(), tokenizer
-
-
-def _newest(run: Path) -> Path:
-    whole = [path for path in (run / "checkpoints").iterdir() if path.suffix != ".part"]
-    return max(whole, default=run / "checkpoints" / "step-0000")
 
 
 def version(name: str) -> str:

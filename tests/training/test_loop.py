@@ -21,8 +21,8 @@ from firstfault.cli import main
 from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig
 from firstfault.errors import UserError
 from firstfault.files import saving
+from firstfault.run_folder import RunFolder
 from firstfault.tasks import Arithmetic
-from firstfault.training.checkpoint import RunFolder
 from firstfault.training.cold_start import cold_start
 from firstfault.training.learner import Learner
 from firstfault.training.metrics import METRICS
@@ -186,7 +186,7 @@ def test_killed_run_goes_on_to_the_same_end(train, start, tmp_path):
 def test_what_a_crash_leaves_is_survived(train):
     whole, torn = (train(name, "--steps", "3", "--checkpoint-every", "2") for name in ("whole", "torn"))
     (torn / "checkpoints" / "step-0003").rename(torn / "checkpoints" / "step-0003.part")
-    (torn / "trees" / "step-0004.jsonl.part").touch()
+    (torn / "trees" / ".step-0004.jsonl.gz.7.part").touch()
     with (torn / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 4, "succ')
     assert_same_run(whole, train("torn", "--steps", "3", "--checkpoint-every", "2", "--resume"))

@@ -6,7 +6,7 @@ import pytest
 
 from firstfault.cli import main
 from firstfault.methods import METHODS
-from firstfault.training.checkpoint import RunFolder
+from firstfault.run_folder import RunFolder
 from firstfault.tree import load_trees
 
 

@@ -20,8 +20,8 @@ from firstfault.config import RunConfig
 from firstfault.errors import UserError
 from firstfault.evaluation.plan import Budget, Cell
 from firstfault.files import saving, whole, write_whole
+from firstfault.run_folder import RunFolder
 from firstfault.training.build import build_method, build_tasks, run_tools
-from firstfault.training.checkpoint import RunFolder
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 

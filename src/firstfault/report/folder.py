@@ -1,21 +1,17 @@
-"""Reading a run folder: settings, metrics, evaluations, and the few trees that say most."""
+"""What a report needs of a run folder: settings, metrics, evaluations, and the few trees that say most."""
 
 from __future__ import annotations
 
 import heapq
-import json
 import math
-import re
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from firstfault.errors import UserError
+from firstfault.run_folder import RunFolder, is_number
 from firstfault.tree import UNREADABLE, Tree, load_trees
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,11 +33,11 @@ class Run:
     def names(self) -> list[str]:
         """All metrics that are numbers in some iteration, in order of appearance."""
         return list(
-            dict.fromkeys(k for row in self.metrics for k, v in row.items() if _is_number(v) and k != "iteration")
+            dict.fromkeys(k for row in self.metrics for k, v in row.items() if is_number(v) and k != "iteration")
         )
 
     def series(self, name: str) -> list[float | None]:
-        return [row[name] if _is_number(row.get(name)) else None for row in self.metrics]
+        return [row[name] if is_number(row.get(name)) else None for row in self.metrics]
 
     def total(self, name: str) -> float | None:
         """The sum over all iterations; None if no iteration has the metric."""
@@ -62,65 +58,19 @@ def read_run(path: Path, trees_each: int = 2) -> Run:
 
 def read_records(path: Path) -> Run:
     """Read what a run folder has besides its trees; any of it may be missing."""
+    folder = RunFolder(path)
     return Run(
         path=path,
-        config_text=_parse(path / "config.toml", str) or "",
-        config=_parse(path / "config.toml", tomllib.loads) or {},
-        metrics=_parse(path / "metrics.jsonl", _metrics) or [],
-        evaluations=_parse(path / "evaluation.json", _evaluations) or [],
+        config_text=folder.read_config_text(),
+        config=folder.read_config(),
+        metrics=folder.read_metrics(),
+        evaluations=folder.read_evaluation(),
         trees=[],
     )
 
 
-def tree_files(path: Path) -> dict[int, Path]:
-    """The files of trees of a run folder, by iteration."""
-    found = ((re.fullmatch(r"step-(\d+)\.jsonl\.gz", file.name), file) for file in (path / "trees").glob("step-*"))
-    return dict(sorted((int(match[1]), file) for match, file in found if match))
-
-
-def _parse(file: Path, parse: Callable[[str], T]) -> T | None:
-    if not file.exists():
-        return None
-    try:
-        return parse(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # what json, tomllib and the decoder raise
-        raise UserError(f"{file} can't be read ({error}): restore it as the run wrote it, or remove it.") from error
-
-
-def _metrics(text: str) -> list[dict[str, Any]]:
-    """One row an iteration. A resumed run writes some iterations again: the last row of each counts."""
-    lines = text.split("\n")
-    rows: dict[int, dict[str, Any]] = {}
-    for i, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            if i == len(lines) - 1:  # a run that is being written, or was killed while it wrote
-                break
-            raise
-        if not isinstance(row, dict) or not isinstance(row.get("iteration"), int):
-            raise ValueError(f"line {i + 1} is no object with a whole number as iteration")
-        rows[row["iteration"]] = row
-    return [rows[i] for i in sorted(rows)]
-
-
-def _evaluations(text: str) -> list[dict[str, Any]]:
-    records = json.loads(text)
-    if not isinstance(records, list) or not all(
-        isinstance(r, dict) and _is_number(r.get("iteration")) for r in records
-    ):
-        raise ValueError("it is no list of objects with an iteration")
-    return sorted(records, key=lambda record: record["iteration"])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _chosen_trees(path: Path, each: int) -> Iterator[tuple[int, Tree]]:
-    files = tree_files(path)
+    files = RunFolder(path).tree_files()
     for iteration in sorted({min(files), max(files)}) if files else []:
         try:
             best = heapq.nlargest(each, load_trees(files[iteration]), key=telling)

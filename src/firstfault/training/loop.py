@@ -27,10 +27,11 @@ from firstfault.files import saving
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.progress import progress
+from firstfault.run_folder import RunFolder
 from firstfault.tasks.base import TaskSource
 from firstfault.training.budget import tasks_due
 from firstfault.training.build import build_agent, complete_tasks, run_tools, uses_cpu
-from firstfault.training.checkpoint import RunFolder, load_state
+from firstfault.training.checkpoint import load_state, save_checkpoint
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner, holding
 from firstfault.training.metrics import tree_metrics
@@ -138,7 +139,7 @@ class Trainer:
             self.accelerator.init_trackers("firstfault", config={"run": config.model_dump_json()})
         if self.iteration == 0:
             if self.folder.last_checkpoint() is None:
-                self.folder.save_checkpoint(0, self.learner.model, self.tokenizer, self.learner.state())
+                self._save()
             await self._evaluate()
         with progress(self.console) as bar:
             task = bar.add_task("training", total=config.steps, completed=self.iteration, unit="iter")
@@ -149,11 +150,13 @@ class Trainer:
                 if every and self.iteration % every == 0 and self.iteration < config.steps:
                     await self._evaluate()
                 if self.iteration % config.checkpoint_every == 0 or self.iteration == config.steps:
-                    self.folder.save_checkpoint(
-                        self.iteration, self.learner.model, self.tokenizer, self.learner.state()
-                    )
+                    self._save()
         if config.steps:
             await self._evaluate()
+
+    def _save(self) -> None:
+        path = self.folder.checkpoint(self.iteration)
+        save_checkpoint(path, self.learner.model, self.tokenizer, self.learner.state())
 
     async def _iterate(self) -> dict[str, float]:
         self.iteration += 1

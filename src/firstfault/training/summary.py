@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from firstfault.training.checkpoint import RunFolder
+from firstfault.run_folder import RunFolder
 
 
 def summary(folder: RunFolder) -> Table:

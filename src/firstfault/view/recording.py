@@ -10,7 +10,8 @@ from typing import Any
 
 from firstfault.errors import UserError
 from firstfault.methods import METHODS
-from firstfault.report.folder import Run, read_records, tree_files
+from firstfault.report.folder import Run, read_records
+from firstfault.run_folder import RunFolder
 from firstfault.training.metrics import METRICS
 from firstfault.tree import UNREADABLE, Tree, load_trees
 from firstfault.view.credit import Credit, as_written, credit_by, named
@@ -25,7 +26,7 @@ class Recording:
 
     def __init__(self, path: Path, tree: int | None = None, credits: tuple[str, ...] = ()):
         self.path = path
-        self.files = {_iteration(path): path} if path.is_file() else tree_files(path)
+        self.files = {_iteration(path): path} if path.is_file() else RunFolder(path).tree_files()
         if not self.files:
             raise UserError(f"{path} holds no trees; give the folder of a run, or a file from its folder of trees.")
         if tree is not None and not path.is_file():
@@ -62,8 +63,8 @@ class Recording:
     @cached_property
     def decode(self) -> Decode | None:
         """The run's tokenizer, from its newest checkpoint that has one; None where there is none."""
-        folders = sorted((self.run.path / "checkpoints").glob("step-*"), reverse=True)
-        folder = next((f for f in folders if (f / "tokenizer_config.json").exists()), None)
+        folders = RunFolder(self.run.path).checkpoints().values()
+        folder = next((f for f in reversed(folders) if (f / "tokenizer_config.json").exists()), None)
         if folder is None:
             return None
         from transformers import AutoTokenizer

@@ -1,0 +1,152 @@
+"""The folder of a training run: what lies where, and how it is written and read."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from firstfault.config import RunConfig, to_toml, validated
+from firstfault.errors import UserError
+from firstfault.files import saving, write_whole
+
+T = TypeVar("T")
+
+# what may differ when a run goes on; another optimizer is refused where its state is loaded
+CHANGEABLE = {"run_dir", "steps", "checkpoint_every", "evaluation", "tracker", "threads", "device", "optimizer"}
+
+
+class RunFolder:
+    """`config.toml`, `metrics.jsonl`, `evaluation.json`, `trees/step-0001.jsonl.gz`, `checkpoints/step-0010/`.
+
+    What can't be read raises a `UserError` that names the file; what is not there reads as nothing.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.evaluation = path / "evaluation.json"
+
+    @property
+    def is_used(self) -> bool:
+        return (self.path / "checkpoints").exists()
+
+    def trees(self, iteration: int) -> Path:
+        return self.path / "trees" / f"step-{iteration:04d}.jsonl.gz"
+
+    def checkpoint(self, iteration: int) -> Path:
+        return self.path / "checkpoints" / f"step-{iteration:04d}"
+
+    def tree_files(self) -> dict[int, Path]:
+        """The files of trees, by iteration."""
+        return _by_iteration(self.path / "trees", r"step-(\d+)\.jsonl\.gz")
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Checkpoints by iteration, the newest last."""
+        return _by_iteration(self.path / "checkpoints", r"step-(\d+)")
+
+    def last_checkpoint(self) -> tuple[int, Path] | None:
+        """The newest checkpoint and its iteration."""
+        return max(self.checkpoints().items(), default=None)
+
+    def read_config_text(self) -> str:
+        return _parse(self.config, str) or ""
+
+    def read_config(self) -> dict[str, Any]:
+        return _parse(self.config, tomllib.loads) or {}
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """A row of each iteration, in order, but for a last one that a crash cut short."""
+        return _parse(self.metrics, _metrics) or []
+
+    def read_evaluation(self) -> list[dict[str, Any]]:
+        """A record of each evaluation, in order."""
+        return _parse(self.evaluation, _evaluations) or []
+
+    def create(self) -> None:
+        with saving(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def write_config(self, config: RunConfig) -> None:
+        with saving(self.path):
+            write_whole(self.config, to_toml(config))
+
+    def check_same(self, config: RunConfig) -> None:
+        """Refuse to go on with settings under which the run would not have come this far."""
+        # settings that were not there yet when it was started had their defaults
+        started = tomllib.loads(to_toml(validated(RunConfig, self.read_config(), str(self.path))))
+        for name, value in tomllib.loads(to_toml(config)).items():
+            if name not in CHANGEABLE and value != started.get(name):
+                raise UserError(
+                    f"{self.path} was started with {name} = {started.get(name)}, not {value}; go on with "
+                    "--resume and --run-dir alone, or give another --run-dir."
+                )
+
+    def rewind(self, iteration: int) -> None:
+        """Forget what came after `iteration`: it will be computed again, to the same end."""
+        rows = [row for row in self.read_metrics() if row["iteration"] <= iteration]
+        records = [record for record in self.read_evaluation() if record["iteration"] <= iteration]
+        with saving(self.path):
+            write_whole(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+            write_whole(self.evaluation, json.dumps(records, indent=1))
+            later = [path for number, path in self.tree_files().items() if number > iteration]
+            for path in [*later, *(self.path / "trees").glob(".*.part")]:
+                path.unlink()
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        with saving(self.metrics), self.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def log_evaluation(self, record: Mapping[str, Any]) -> None:
+        # a resumed run may evaluate again where it stands
+        earlier = [r for r in self.read_evaluation() if r["iteration"] != record["iteration"]]
+        with saving(self.evaluation):
+            write_whole(self.evaluation, json.dumps([*earlier, record], indent=1))
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _by_iteration(folder: Path, name: str) -> dict[int, Path]:
+    found = ((re.fullmatch(name, path.name), path) for path in folder.glob("step-*"))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def _parse(file: Path, parse: Callable[[str], T]) -> T | None:
+    if not file.exists():
+        return None
+    try:
+        return parse(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # what json, tomllib and the decoder raise
+        raise UserError(f"{file} can't be read ({error}): restore it as the run wrote it, or remove it.") from error
+
+
+def _metrics(text: str) -> list[dict[str, Any]]:
+    """One row an iteration. A resumed run writes some iterations again: the last row of each counts."""
+    lines = text.split("\n")
+    rows: dict[int, dict[str, Any]] = {}
+    for i, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if i == len(lines) - 1:  # a run that is being written, or was killed while it wrote
+                break
+            raise
+        if not isinstance(row, dict) or not isinstance(row.get("iteration"), int):
+            raise ValueError(f"line {i + 1} is no object with a whole number as iteration")
+        rows[row["iteration"]] = row
+    return [rows[i] for i in sorted(rows)]
+
+
+def _evaluations(text: str) -> list[dict[str, Any]]:
+    records = json.loads(text)
+    if not isinstance(records, list) or not all(isinstance(r, dict) and is_number(r.get("iteration")) for r in records):
+        raise ValueError("it is no list of objects with an iteration")
+    return sorted(records, key=lambda record: record["iteration"])
