@@ -26,6 +26,16 @@ def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:
     return [(x - center) / (std + eps) for x in values]
 
 
+def normalize_together(groups: Sequence[Sequence[float]]) -> list[list[float]]:
+    """z-scores of all values of all groups, in their groups.
+
+    >>> [[round(z, 3) for z in group] for group in normalize_together([[1, 1], [0]])]
+    [[0.707, 0.707], [-1.414]]
+    """
+    whitened = iter(normalize([value for group in groups for value in group]))
+    return [[next(whitened) for _ in group] for group in groups]
+
+
 def mean(values: Sequence[float]) -> float:
     """The mean, 0 of nothing; of equal values exactly their value, which a rounded sum would miss in the last bit.
 

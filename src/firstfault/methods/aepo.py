@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from firstfault.agent.base import Rollouts
-from firstfault.credit import logistic, mean, normalize
+from firstfault.credit import logistic, mean, normalize_together
 from firstfault.losses import TermBatch, clipped_with_gradient
 from firstfault.methods.arpo import ARPO
 from firstfault.tree import Node, Tree
@@ -65,9 +65,9 @@ class AEPO(ARPO):
     def credit(self, trees: Sequence[Tree]) -> None:
         super().credit(trees)
         for tree in trees:
-            torn = iter(normalize([h for step in tree.steps for h in step.entropies]))
-            for step in tree.steps:
-                factors = [1 + self.entropy_weight * next(torn) for _ in step.entropies]
+            entropies = normalize_together([step.entropies for step in tree.steps])
+            for step, torn in zip(tree.steps, entropies, strict=True):
+                factors = [1 + self.entropy_weight * h for h in torn]
                 step.terms = [
                     replace(term, advantage=[term.advantage * factor for factor in factors]) for term in step.terms
                 ]

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from firstfault.credit import mean, normalize
+from firstfault.credit import mean, normalize_together
 from firstfault.losses import TermBatch, value_error
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
@@ -55,10 +55,9 @@ class PPO(Clipped):
     def credit(self, trees: Sequence[Tree]) -> None:
         runs = [leaf for tree in trees for leaf in tree.leaves]
         of_runs = [self.advantages(leaf) for leaf in runs]
-        whitened = iter(normalize([advantage for advantages in of_runs for advantage in advantages]))
         targets: dict[Node, list[float]] = defaultdict(list)
-        for leaf, advantages in zip(runs, of_runs, strict=True):
-            self.credit_run(leaf, [next(whitened) for _ in advantages])
+        for leaf, advantages, whitened in zip(runs, of_runs, normalize_together(of_runs), strict=True):
+            self.credit_run(leaf, whitened)
             for step, advantage in zip(leaf.steps, advantages, strict=True):
                 targets[step.parent].append(advantage + step.parent.value)
         for node, wanted in targets.items():  # a state that runs share has one value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from firstfault.credit import mean, normalize
+from firstfault.credit import mean, normalize_together
 from firstfault.methods.base import Clipped
 from firstfault.tree import Tree
 
@@ -39,6 +38,5 @@ class ReinforcePP(Clipped):
         rewards = [[leaf.reward for leaf in tree.leaves] for tree in trees]
         if self.baseline == "group":
             rewards = [[reward - mean(group) for reward in group] for group in rewards]
-        advantages = iter(normalize(list(itertools.chain(*rewards))))
-        for tree, group in zip(trees, rewards, strict=True):
-            self.credit_runs(tree, list(itertools.islice(advantages, len(group))))
+        for tree, advantages in zip(trees, normalize_together(rewards), strict=True):
+            self.credit_runs(tree, advantages)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from firstfault.agent.base import Rollouts
-from firstfault.credit import mean, normalize
+from firstfault.credit import mean, normalize_together
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
 
@@ -61,10 +61,9 @@ class VinePPO(Clipped):
             for leaf in tree.leaves:
                 if leaf.value is not None:
                     runs.append(leaf)
-                    advantages += [self.advantage(step, values) for step in leaf.steps]
-        whitened = iter(normalize(advantages))
-        for leaf in runs:
-            self.credit_run(leaf, [next(whitened) for _ in leaf.steps])
+                    advantages.append([self.advantage(step, values) for step in leaf.steps])
+        for leaf, whitened in zip(runs, normalize_together(advantages), strict=True):
+            self.credit_run(leaf, whitened)
 
     def values(self, tree: Tree) -> dict[Node, float]:
         """V of every state, from the completions that started there; they are written on the tree for people, too."""

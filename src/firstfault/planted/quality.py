@@ -121,7 +121,7 @@ class Point:
     tokens: int  # action tokens; a shared one counts once
     success: float
     policy: TabularPolicy = field(compare=False, repr=False)
-    clipped: Counter = field(default_factory=Counter)  # sums so far, of trees with a gradient: `learner.count_clipped`
+    clipped: Counter = field(default_factory=Counter)  # sums so far, of trees with a gradient: `metrics.count_clipped`
 
 
 def learn(

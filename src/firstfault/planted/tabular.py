@@ -22,7 +22,8 @@ from firstfault.agent.batch import Batch
 from firstfault.credit import mean
 from firstfault.methods.base import Method
 from firstfault.planted.process import FILLER, FIRST_ROW, RIGHT, WRONG, PlantedProcess, State
-from firstfault.training.learner import count_clipped, term_batch, total_weight
+from firstfault.training.learner import term_batch, total_weight
+from firstfault.training.metrics import count_clipped
 from firstfault.training.pack import pack, unique_tokens
 from firstfault.tree import Node, Task, Tree
 
@@ -156,7 +157,7 @@ def gradients(method: Method, trees: Sequence[Tree], logits: Tensor, sums: dict[
 
     The trees carry the method's terms. The loss is `method.loss` of the whole mini-batch with its own total weight, as
     in `Learner`; every tree has a copy of the logits to itself, so that autograd keeps their shares apart.
-    `sums` adds up what the clip cuts off (see `learner.count_clipped`).
+    `sums` adds up what the clip cuts off (see `count_clipped`).
     """
     packed = pack(trees)
     copies = logits.detach().repeat(len(trees), 1, 1).requires_grad_()

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from firstfault.attention import autocast, hidden_states, use_planned_attention
 from firstfault.config import LearnerConfig, OptimizerConfig
 from firstfault.errors import UserError
 from firstfault.losses import TermBatch
+from firstfault.training.metrics import means, measure
 from firstfault.training.pack import Packed, pack, unique_tokens
 from firstfault.training.score import score
 from firstfault.tree import Tree
@@ -102,7 +104,7 @@ class Learner:
             order.shuffle(shuffled)
             for mini_batch in mini_batches(shuffled, self.config):
                 self._step(mini_batch, loss, ties, sums)
-        return _means(sums)
+        return means(sums)
 
     def _step(self, trees: list[Tree], loss: Loss, ties: bool, sums: dict[str, float]) -> None:
         total = total_weight(trees)
@@ -127,7 +129,7 @@ class Learner:
             value.backward()
             sums["loss"] += value.item()
             sums["trained_tokens"] += len(packed.tokens)
-            _measure(terms, packed, entropies, sums)
+            measure(terms, packed, entropies, sums)
         critic = self.critic.parameters() if self.critic else ()
         norm = torch.nn.utils.clip_grad_norm_([*self.model.parameters(), *critic], self.max_grad_norm)
         if not norm.isfinite():
@@ -238,7 +240,7 @@ def micro_batches(trees: Sequence[Tree], max_tokens: int) -> Iterator[list[Tree]
 
 def _optimizers(model: PreTrainedModel, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     parameters = [p for p in model.parameters() if p.requires_grad]
-    adamw = lambda rest: torch.optim.AdamW(rest, lr=config.lr, weight_decay=config.weight_decay)  # noqa: E731
+    adamw = partial(torch.optim.AdamW, lr=config.lr, weight_decay=config.weight_decay)
     if config.name == "adamw":
         return [adamw(parameters)]
     outer = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
@@ -246,53 +248,3 @@ def _optimizers(model: PreTrainedModel, config: OptimizerConfig) -> list[torch.o
     inside = {id(p) for p in hidden}
     muon = torch.optim.Muon(hidden, lr=config.muon_lr, weight_decay=config.weight_decay)
     return [muon, adamw([p for p in parameters if id(p) not in inside])]
-
-
-@torch.no_grad()
-def count_clipped(terms: TermBatch, packed: Packed, sums: dict[str, float]) -> None:
-    """Terms, those whose gradient the clip cuts off, and both again at or behind a critical step."""
-    ratios, localized = terms.ratios, packed.localized[packed.term_token]
-    clipped = ((terms.advantages > 0) & (ratios > 1 + terms.clip_high)) | (
-        (terms.advantages < 0) & (ratios < 1 - terms.clip_low)
-    )
-    sums["terms"] += len(ratios)
-    sums["clip_share"] += clipped.sum().item()
-    sums["localized_terms"] += localized.sum().item()
-    sums["clip_share_localized"] += clipped[localized].sum().item()
-
-
-@torch.no_grad()
-def _measure(terms: TermBatch, packed: Packed, entropies: Tensor, sums: dict[str, float]) -> None:
-    ratios = terms.ratios
-    count_clipped(terms, packed, sums)
-    if terms.reference_logprobs is not None:
-        d = terms.reference_logprobs - terms.logprobs
-        sums["kl_reference"] += (d.exp() - d - 1).sum().item()
-    if terms.values is not None:
-        sums["states"] += len(terms.values)
-        sums["value_error"] += (terms.values - terms.value_targets).square().sum().item()
-    sums["ratio_mean"] += ratios.sum().item()
-    sums["ratio_distance"] += (ratios - 1).abs().sum().item()
-    sums["kl_sampler"] += (ratios - 1 - ratios.log()).sum().item()  # k3 estimate of KL(sampler || policy)
-    sums["entropy"] += entropies.sum().item()
-    sums["action_tokens"] += len(entropies)
-
-
-def _means(sums: dict[str, float]) -> dict[str, float]:
-    """What an iteration that had no gradient can't tell is left out."""
-    over = {
-        "updates": ("loss", "gradient_norm"),
-        "action_tokens": ("entropy",),
-        "terms": ("kl_sampler", "kl_reference", "ratio_mean", "ratio_distance", "clip_share", "localized_terms"),
-        "states": ("value_error",),
-        "localized_terms": ("clip_share_localized",),
-    }
-    means = {
-        name: sums[name] / sums[count]
-        for count, names in over.items()
-        for name in names
-        if sums[count] and name in sums
-    }
-    if "localized_terms" in means:
-        means["localized_share"] = means.pop("localized_terms")
-    return {**means, **{name: sums[name] for name in ("updates", "skipped_updates", "trained_tokens")}}
