@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -351,7 +351,9 @@ def _add_fields(group: Any, model: type[BaseModel], prefix: str = "", without: S
         repeats = get_origin(field.annotation) is list
         note = f"default: {_default(field)}" + ("; may be repeated" if repeats else "")
         description = field.description if field.is_required() else f"{field.description} ({note})"
-        group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=prefix + name, metavar="X",
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=prefix + name,
+                           metavar=f"{{{','.join(choices)}}}" if choices else "X",
                            action="append" if repeats else "store", help=description.replace("%", "%%"))  # fmt: skip
 
 

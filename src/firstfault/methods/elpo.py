@@ -40,7 +40,7 @@ class ELPO(Clipped):
     tries_max: int = Field(3, ge=1, description="X_max: most completions per anchor")
     beta: float = Field(5.0, description="β: how fast completions per anchor grow with its entropy gap")
     choice: Literal["entropy", "random"] = Field("entropy", description="which failed run is searched (Eq. 4)")
-    search: Literal["printed", "verified", "filled", "posterior", "random"] = Field("printed", description="which")
+    search: Literal["printed", "verified", "filled", "posterior", "random"] = Field("printed", description="which one")
     literal: bool = Field(False, description="begin and believe searches exactly as Algorithm 1 prints them")
     lambda_tree: float = Field(0.5, ge=0, le=1, description="λ_tree: 0 group advantages only, 1 branches only")
     shared: Literal["per-leaf", "once"] = Field("per-leaf", description="how often a step that runs share counts")

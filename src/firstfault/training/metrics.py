@@ -17,8 +17,8 @@ METRICS = {
     "iteration": "number of the batch of tasks: explored, credited, learnt from",
     "success": "share of the rollouts that succeeded; with an adaptive method not a learning curve, since hard tasks "
     "get other rollouts than easy ones",
-    "success_whole": "the same over whole rollouts, those that started at the prompt; a method that draws more of them "
-    "where some fail has other ones than one that does not",
+    "success_whole": "the same over whole rollouts, those that started at the prompt; it differs between methods that "
+    "draw more of them where some fail and those that don't",
     "reward": "mean reward of the rollouts",
     "zero_gradient_groups": "share of the trees in which no step has an advantage: they teach nothing",
     "entropy": "mean entropy (nats) of the policy at the tokens it is trained on",
@@ -28,8 +28,8 @@ METRICS = {
     "ratio_mean": "mean probability ratio between the policy and the one that sampled",
     "ratio_distance": "mean distance of that ratio from 1; at 0 no clip can bind",
     "clip_share": "share of the terms whose gradient the clip cuts off",
-    "clip_share_localized": "the same among terms at or after a critical step",
-    "localized_share": "share of the terms that are at or after a critical step",
+    "clip_share_localized": "the same among terms from a critical step on",
+    "localized_share": "share of the terms that are from a critical step on",
     "loss": "mean loss of the updates; its size says nothing about progress",
     "gradient_norm": "mean norm of the gradient, before it is scaled down",
     "updates": "optimizer updates of the iteration",
@@ -90,7 +90,7 @@ def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, 
 
 @torch.no_grad()
 def count_clipped(terms: TermBatch, packed: Packed, sums: dict[str, float]) -> None:
-    """Terms, those whose gradient the clip cuts off, and both again at or after a critical step."""
+    """Terms, those whose gradient the clip cuts off, and both again from a critical step on."""
     ratios, localized = terms.ratios, packed.localized[packed.term_token]
     clipped = ((terms.advantages > 0) & (ratios > 1 + terms.clip_high)) | (
         (terms.advantages < 0) & (ratios < 1 - terms.clip_low)
