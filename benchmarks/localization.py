@@ -341,7 +341,7 @@ def render(results: dict) -> str:
 
 def real(results: dict) -> list[str]:
     lines = [
-        "## Real runs",
+        "## Runs of the tiny policy",
         "",
         "Runs of the tiny policy at the start of training that failed, with 64 completions after each of their steps "
         "(`firstfault claims consistency --config recipes/compare.toml --runs 50 --out docs/results/claims`); each is "
@@ -386,7 +386,7 @@ LESSONS = [
     "- *A reward model* as prior is worth something only if it is nearly always right, and if the first wrong step is "
     "what is looked for: in lore, where a wrong step is often not the one that loses the run, even one that is right "
     "in 9 of 10 runs costs more than it gives. `Posterior(prior=...)` takes one; nothing of ours gives it one.",
-    "- *How real runs differ from the simulated families*: they hardly ever recover (.14 to .18 from the start, about "
+    "- *How the policy's runs differ from the simulated families*: they hardly ever recover (.14 to .18 from the start, about "
     ".16 just before the fault), as in the hardest profiles there, and rates differ little between steps, as in a and "
     "f. The order of the searches is that of the simulation, but as recovery is rare, counts alone are worth less: the "
     "posterior does no better than *filled* without repeated steps (-.04 to .03; simulated, it leads by .02 to .03 at "
