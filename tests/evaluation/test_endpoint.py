@@ -169,7 +169,7 @@ def test_one_failing_run_does_not_stop_the_others(evaluate, provider):
     provider.before = breaks
     code, _, said = evaluate()
     assert code == 2
-    assert "1 of 4 tasks could not be finished (task held-out-1: the endpoint fails with" in said
+    assert "1 of 4 tasks could not be finished (task held-out-1: the endpoint fails with InternalServerError: " in said
     assert "that one breaks it" in said and "the records of the others are in r.jsonl" in said
     assert {r["number"] for r in kept()} == {0, 2, 3} and provider.statuses[500] == 3  # it was tried again
     provider.before = lambda request: None

@@ -29,7 +29,7 @@ def by_function(function: Callable[[list[Message]], Any]) -> Check:
         except UserError:
             raise
         except (Exception, SystemExit) as error:
-            reason = describe(error).removeprefix("Error: ").rstrip(".")
+            reason = describe(error).rstrip(".")
             raise UserError(f"the check fails with {reason}; mend it there.") from error
         if found != found:
             raise UserError("the check gives NaN; a success is a number of at least 0.5, or True.")

@@ -116,7 +116,7 @@ class Session:
             text, failed = str(error), error.failed
         except Exception as error:
             logger.debug("tool %s raised", name, exc_info=True)
-            text, failed = describe(error), "raised"
+            text, failed = f"Error: {describe(error)}", "raised"
         text = text.encode(errors="replace").decode()  # tokenizers refuse half a surrogate pair
         tool, _ = self._function(name)
         if tool is None or not tool.keeps_time:
@@ -177,13 +177,13 @@ def _ignore_result(task: asyncio.Future) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in a line."""
+    """An exception in a line: its kind and its message."""
     try:
         message = " ".join(str(error).split())
     except Exception:
         message = ""
     name = type(error).__name__
-    return f"Error: {name}: {message}" if message else f"Error: {name}"
+    return f"{name}: {message}" if message else name
 
 
 def shorten(text: str, limit: int) -> str:

@@ -128,8 +128,8 @@ def _copy(object: Any) -> Any:
         copied = object.fork() if hasattr(object, "fork") else copy.deepcopy(object)
     except Exception as error:
         raise UserError(
-            f"{_name_of(object)} can't be copied ({describe(error).removeprefix('Error: ').rstrip('.')}), which a "
-            "tool's object must be so that runs can branch; give it a method fork() that returns an independent copy."
+            f"{_name_of(object)} can't be copied ({describe(error).rstrip('.')}), which a tool's object must be so "
+            "that runs can branch; give it a method fork() that returns an independent copy."
         ) from error
     if not isinstance(copied, type(object)):
         raise UserError(
@@ -178,7 +178,7 @@ async def _in_thread(function: Callable[[], str]) -> str:
     threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
     result, error = await future
     if error is not None:
-        raise error if isinstance(error, UserError | ToolError) else ToolError(describe(error)) from error
+        raise error if isinstance(error, UserError | ToolError) else ToolError(f"Error: {describe(error)}") from error
     return result
 
 

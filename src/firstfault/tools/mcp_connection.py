@@ -258,7 +258,7 @@ def _reason(error: BaseException | None) -> str:
         error = error.exceptions[0]
     if isinstance(error, TimeoutError):
         return f"no answer within {PATIENCE:g} s"
-    return describe(error).removeprefix("Error: ").removeprefix("MCPError: ").rstrip(".") if error else "it ended"
+    return describe(error).removeprefix("MCPError: ").rstrip(".") if error else "it ended"
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -39,7 +39,7 @@ def tools_from(name: str) -> list[Tool]:
     try:
         made = cls()
     except Exception as error:
-        reason = describe(error).removeprefix("Error: ").rstrip(".")
+        reason = describe(error).rstrip(".")
         raise UserError(f"{name}: {cls.__name__}() fails with {reason}; it must work without arguments.") from error
     return [made if isinstance(made, Tool) else ObjectTool(made)]
 
@@ -83,6 +83,6 @@ def load_file(path: str, name: str) -> ModuleType:
         del sys.modules[module.__name__]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         place = f"line {lines[-1]} of {path}" if lines else f"the import of {path}"
-        reason = describe(error).removeprefix("Error: ").rstrip(".")
+        reason = describe(error).rstrip(".")
         raise UserError(f"{name}: {place} fails with {reason}.") from error
     return module
