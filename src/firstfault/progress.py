@@ -1,5 +1,7 @@
 """The progress bar of all long work: how far, how fast, how long still."""
 
+from types import ModuleType
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -12,6 +14,8 @@ from rich.progress import (
 )
 from rich.progress import Task as Row
 from rich.text import Text
+
+from firstfault.errors import require
 
 
 class _Rate(ProgressColumn):
@@ -29,3 +33,12 @@ def progress(console: Console, over: float = 30.0) -> Progress:
         TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), console=console, speed_estimate_period=over,
     )  # fmt: skip
+
+
+def quiet_datasets(what: str, instead: str = "") -> ModuleType:
+    """The package `datasets`, where `require` finds it, without its own bars: they would tear ours apart."""
+    require("datasets", "datasets", what, instead)
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets

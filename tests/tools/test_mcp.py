@@ -246,7 +246,7 @@ def test_a_missing_sdk_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(UserError) as error:
         MCPTool("cat")
-    assert str(error.value) == "the MCP server 'cat' needs the SDK of MCP; pip install 'firstfault[mcp]'."
+    assert str(error.value) == "the MCP server 'cat' needs mcp; install it with pip install 'firstfault[mcp]'."
 
 
 def test_a_server_can_be_asked_inside_of_an_event_loop():

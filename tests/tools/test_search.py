@@ -157,7 +157,7 @@ def test_a_data_set_that_can_t_be_had_is_one_sentence(cache, monkeypatch, tmp_pa
         SearchTool.from_corpus(tmp_path / "missing")
     assert "\n" not in str(error.value)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"is read by datasets; install it with pip install 'firstfault\[datasets\]'"):
+    with pytest.raises(UserError, match=r"needs datasets; install it with pip install 'firstfault\[datasets\]'"):
         SearchTool.from_corpus("some/set")
 
 

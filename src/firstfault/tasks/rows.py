@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from firstfault.errors import UserError
+from firstfault.progress import quiet_datasets
 
 # the builder of the library for each kind of file
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
@@ -27,13 +28,7 @@ def load_rows(source: str, split: str, configs: tuple[str, ...] = (), file: str 
     Raises:
         UserError: if it can't be had.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(
-            "data sets are read by datasets; install it with pip install 'firstfault[datasets]'."
-        ) from error
-    datasets.disable_progress_bars()  # they would tear ours apart
+    datasets = quiet_datasets(f"the data set {source}")
     path = Path(source)
     try:
         if not path.exists() and (path.is_absolute() or path.suffix in BUILDERS):

@@ -12,6 +12,7 @@ from typing import Any
 
 from firstfault.errors import UserError
 from firstfault.files import cache_folder, whole
+from firstfault.progress import quiet_datasets
 from firstfault.tools.bm25 import bm25s
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
@@ -116,14 +117,7 @@ class Corpus:
 
     def _data_set(self) -> list[Any]:
         """The splits of a data set, or the one of a Parquet file."""
-        try:
-            import datasets
-        except ImportError as error:
-            raise UserError(
-                f"the corpus {self.source} is read by datasets; install it with pip install 'firstfault[datasets]', or "
-                "give a .jsonl."
-            ) from error
-        datasets.disable_progress_bars()  # they would tear ours apart
+        datasets = quiet_datasets(f"the corpus {self.source}", instead="give a .jsonl")
         try:
             if self.source.endswith(".parquet"):
                 parts = datasets.load_dataset("parquet", data_files=self.source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import json
 import logging
 import shlex
@@ -17,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from firstfault.errors import UserError
+from firstfault.errors import UserError, require
 from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ToolError, describe
 
@@ -58,9 +57,8 @@ class Server:
     """
 
     def __init__(self, target: str):
-        if importlib.util.find_spec("mcp") is None:
-            raise UserError(f"the MCP server {target!r} needs the SDK of MCP; pip install 'firstfault[mcp]'.")
         self.name = f"the MCP server {target!r}"
+        require("mcp", "mcp", self.name)
         self.url = target if target.startswith(("http://", "https://")) else None
         try:
             self.command = [] if self.url else shlex.split(target)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from firstfault.errors import UserError
+from firstfault.errors import UserError, require
 from firstfault.writers.base import KeptWriter, Message, Refused, plain
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ class Endpoint(KeptWriter):
         retries: int = 2,
         any_temperature: bool = False,
     ):
-        if importlib.util.find_spec("openai") is None:
-            raise UserError("an endpoint needs openai; install it with pip install 'firstfault[locate]'.")
+        require("openai", "locate", "an endpoint")
         super().__init__(model, temperature, max_tokens, cache)
         self.url, self.parallel, self.timeout, self.retries = url, parallel, timeout, retries
         self.any_temperature = any_temperature

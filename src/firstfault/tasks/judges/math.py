@@ -9,10 +9,9 @@ a ratio (6:15 passes for 2:5); white space between digits is nothing (1 0 passes
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-from firstfault.errors import UserError
+from firstfault.errors import require
 from firstfault.tasks.base import same_answer
 from firstfault.tasks.judges.script import SandboxedScript
 
@@ -22,8 +21,7 @@ LONGEST = 1000  # characters; no answer to a problem is longer, and parsers do n
 
 
 def require_math_verify() -> None:
-    if importlib.util.find_spec("math_verify") is None:
-        raise UserError("judging mathematics needs math-verify; install it with pip install 'firstfault[math]'.")
+    require("math_verify", "math", "judging mathematics")
 
 
 class MathJudge:

@@ -2,14 +2,13 @@ r"""Judges of short texts: question answering, and multiple choice."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from firstfault.errors import UserError
+from firstfault.errors import require
 from firstfault.tasks.base import plain
 
 Grade = Literal["exact", "f1", "bleu"]
@@ -57,8 +56,7 @@ def _f1(given: str, gold: str) -> float:
 
 
 def require_sacrebleu() -> None:
-    if importlib.util.find_spec("sacrebleu") is None:
-        raise UserError("rewards by BLEU need sacrebleu; install it with pip install 'firstfault[bleu]'.")
+    require("sacrebleu", "bleu", "a reward by BLEU")
 
 
 def bleu(given: str, golds: Sequence[str]) -> float:
