@@ -58,6 +58,15 @@ class Draft:
     read: Callable[[], tuple[list[Said], Facts]]
 
 
+def refused(source: str, where: str, reason: str) -> Draft:
+    """What was taken for a trace and can't be read at all."""
+
+    def refuse() -> tuple[list[Said], Facts]:
+        raise Refused(reason)
+
+    return Draft(source, where, None, refuse)
+
+
 # Parts of a message by their type: where the text is, what is left out, what repeats the message's calls.
 TEXTS = {"text": ("text", "content"), "input_text": ("text",), "output_text": ("text",), "refusal": ("refusal",)}
 THOUGHTS = {"reasoning", "thinking", "redacted_thinking", "reasoning_content"}

@@ -7,10 +7,9 @@ libraries, and the messages tell whose they are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
-from firstfault.traces.canonical import Draft, Facts, Refused, Said, is_success, kind, schemas
+from firstfault.traces.canonical import Draft, Facts, Refused, Said, is_success, kind, refused, schemas
 from firstfault.traces.documents import Document
 from firstfault.traces.logs import failed_runs, inspect_log, inspect_sample
 from firstfault.traces.messages import anthropic, chat, is_anthropic, is_langchain, langchain, responses
@@ -29,7 +28,8 @@ def find(documents: list[Document], file: str, is_whole: bool) -> Iterator[Draft
     """
     if len(documents) > 1 and all(_is_message(document.value) for document in documents):  # a message a line
         values = [document.value for document in documents]
-        yield _conversation(values, {}, file) if is_whole else Draft("unknown", file, None, _incomplete)
+        broken = "a message of it could not be read, and no run goes on without one; give the whole file."
+        yield _conversation(values, {}, file) if is_whole else refused("unknown", file, broken)
         return
     for document in documents:
         yield from _found(document.value, document.where)
@@ -44,11 +44,11 @@ def _found(value: Any, where: str) -> Iterator[Draft]:
             if isinstance(item, dict) or _is_conversation(item):
                 yield from _found(item, where)
             else:
-                yield Draft("unknown", where, None, partial(_unknown, item))
+                yield _unknown(item, where)
     elif isinstance(value, dict):
         yield from _in_object(value, where)
     else:
-        yield Draft("unknown", where, None, partial(_unknown, value))
+        yield _unknown(value, where)
 
 
 def _in_object(value: dict[str, Any], where: str) -> Iterator[Draft]:
@@ -69,7 +69,7 @@ def _in_object(value: dict[str, Any], where: str) -> Iterator[Draft]:
     elif isinstance(values, dict) and isinstance(values.get("messages"), list):
         yield _conversation(values["messages"], values, where)
     else:
-        yield Draft("unknown", where, None, partial(_unknown, value))
+        yield _unknown(value, where)
 
 
 def _is_conversation(value: Any) -> bool:
@@ -156,15 +156,12 @@ def _choice(response: dict[str, Any]) -> Any:
     return choices[0]["message"]
 
 
-def _incomplete() -> tuple[list[Said], Facts]:
-    raise Refused("a message of it could not be read, and no run goes on without one; give the whole file.")
-
-
-def _unknown(value: Any) -> tuple[list[Said], Facts]:
-    """Refuse what is of no known format."""
+def _unknown(value: Any, where: str) -> Draft:
+    """What is of no known format."""
     given = kind(value)
     if isinstance(value, dict):
         given = f"an object with {', '.join(map(repr, list(value)[:6]))}" if value else "an empty object"
     elif value == []:
         given = "an empty list"
-    raise Refused(f"it is {given}, which is no format that is known; known are {KNOWN}: convert it to one of these.")
+    reason = f"it is {given}, which is no format that is known; known are {KNOWN}: convert it to one of these."
+    return refused("unknown", where, reason)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from firstfault.agent.calls import OPEN, bare_call, tagged_calls
-from firstfault.traces.canonical import Asked, Draft, Facts, Refused, Said, is_success, schemas
+from firstfault.traces.canonical import Asked, Draft, Facts, Refused, Said, is_success, refused, schemas
 from firstfault.traces.messages import chat
 from firstfault.tree import Node, Tree
 
@@ -23,14 +23,11 @@ def inspect_log(log: dict[str, Any], where: str) -> Iterator[Draft]:
     """Every sample of a log as JSON."""
     samples = log.get("samples")
     if not isinstance(samples, list) or not samples:
-        yield Draft(INSPECT, where, None, _headers_only)
+        reason = "the log has no samples: it was read header_only, or was cut off; give the whole log."
+        yield refused(INSPECT, where, reason)
         return
     for sample in samples:
         yield inspect_sample(sample if isinstance(sample, dict) else {}, where)
-
-
-def _headers_only() -> tuple[list[Said], Facts]:
-    raise Refused("the log has no samples: it was read header_only, or was cut off; give the whole log.")
 
 
 def inspect_sample(sample: dict[str, Any], where: str) -> Draft:
@@ -79,14 +76,11 @@ def failed_runs(value: dict[str, Any], where: str) -> Iterator[Draft]:
         leaves = [leaf for leaf in tree.leaves if not leaf.success]
         task = tree.task.id or "-".join(map(str, tree.key)) or "tree"
     except BROKEN as error:
-        yield Draft(TREES, where, None, partial(_broken_tree, f"{type(error).__name__}: {error}"))
+        what = f"it is no tree that firstfault wrote ({type(error).__name__}: {error})"
+        yield refused(TREES, where, f"{what}; give a file of the trees/ of a run.")
         return
     for leaf in leaves:
         yield Draft(TREES, where, f"{task}/{leaf.index}", partial(_failed, tree, leaf))
-
-
-def _broken_tree(reason: str) -> tuple[list[Said], Facts]:
-    raise Refused(f"it is no tree that firstfault wrote ({reason}); give a file of the trees/ of a run.")
 
 
 def _failed(tree: Tree, leaf: Node) -> tuple[list[Said], Facts]:

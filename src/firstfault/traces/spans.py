@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from firstfault.traces.canonical import TEXTS, Asked, Draft, Facts, Refused, Said, kind, merged, schemas
+from firstfault.traces.canonical import TEXTS, Asked, Draft, Facts, Refused, Said, kind, merged, refused, schemas
 from firstfault.traces.documents import Document
 from firstfault.traces.messages import chat_message, role_of
 
@@ -67,16 +67,13 @@ def find_spans(documents: list[Document], file: str) -> tuple[list[Draft], list[
         try:
             _gather(document.value, traces)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            drafts.append(Draft(SOURCE, document.where, None, partial(_broken, f"{type(error).__name__}: {error}")))
+            what = f"its spans can't be read ({type(error).__name__}: {error})"
+            drafts.append(refused(SOURCE, document.where, f"{what}; export them again as OTLP's JSON."))
     for id_, spans in traces.items():
         genai = [span for span in spans.values() if span.is_genai]
         if genai:
             drafts.append(Draft(SOURCE, file, id_, partial(_read, genai)))
     return drafts, rest
-
-
-def _broken(reason: str) -> tuple[list[Said], Facts]:
-    raise Refused(f"its spans can't be read ({reason}); export them again as OTLP's JSON.")
 
 
 def _is_log(value: Any) -> bool:
