@@ -1,6 +1,9 @@
-"""Texts that models, tools and logs wrote, made harmless to whatever reads them next."""
+"""Texts that models, tools and logs wrote, made harmless to whatever reads them next, named and compared."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 def encodable(text: str) -> str:
@@ -33,3 +36,22 @@ def one_line(text: str, longest: int = 80) -> str:
     'two lines'
     """
     return printable(" ".join(text.split()), longest)
+
+
+def kind(value: Any) -> str:
+    """What a decoded JSON value is, in words.
+
+    >>> kind(None), kind({}), kind(True), kind(0.5)
+    ('null', 'an object', 'true or false', 'a number')
+    """
+    names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "true or false"}
+    return names.get(type(value), "a number")
+
+
+def shared_length(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many characters, or tokens, two texts have in common at the beginning.
+
+    >>> shared_length("prefix", "present"), shared_length([1, 2], [1, 2, 3])
+    (3, 2)
+    """
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from firstfault.text import kind
+
 OPEN, CLOSE, PYTHON_TAG = "<tool_call>", "</tool_call>", "<|python_tag|>"
 # The first keys by which bare JSON shows that it is meant as a call and not as an answer.
 BARE_CALL = re.compile(r'\{\s*"(?:type|function|name|parameters|arguments)"\s*:')
@@ -93,7 +95,7 @@ def bare_call(text: str) -> tuple[str, list[ParsedCall]]:
 def check_call(value: Any) -> ParsedCall:
     """The call that a decoded JSON value stands for: {"name": ..., "arguments" or "parameters": {...}}."""
     if not isinstance(value, dict):
-        return ParsedCall("", error=f"A tool call must be a JSON object, not {_kind(value)}.")
+        return ParsedCall("", error=f"A tool call must be a JSON object, not {kind(value)}.")
     value = _function(value)
     name, arguments = value.get("name"), value.get("arguments", value.get("parameters", {}))
     if not isinstance(name, str) or not name or _problem(name):
@@ -104,7 +106,7 @@ def check_call(value: Any) -> ParsedCall:
         except (ValueError, RecursionError) as error:
             return ParsedCall(name, error=_unreadable(error).error)
     if not isinstance(arguments, dict):
-        return ParsedCall(name, error=f"The arguments of a tool call must be a JSON object, not {_kind(arguments)}.")
+        return ParsedCall(name, error=f"The arguments of a tool call must be a JSON object, not {kind(arguments)}.")
     if problem := _problem(arguments):
         return ParsedCall(name, error=problem)
     return ParsedCall(name, arguments)
@@ -148,7 +150,3 @@ def _unreadable(error: Exception) -> ParsedCall:
     if isinstance(error, json.JSONDecodeError):  # its own position counts from the start of the turn
         return ParsedCall("", error=f"The tool call is not valid JSON: {error.msg}.")
     return ParsedCall("", error="The tool call is not valid JSON: it nests too deeply or holds too large a number.")
-
-
-def _kind(value: Any) -> str:
-    return {list: "a list", str: "a string", type(None): "null", bool: "true or false"}.get(type(value), "a number")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from firstfault.errors import UserError
+from firstfault.text import shared_length
 
 ACTION = "qzactionzq"  # the sentinel; letters and digits only, which no template escapes
 SLOT = re.compile(r"qz(\d+)slotzq")
@@ -169,11 +170,6 @@ class Template:
         begin = start if calls else 0  # what is left of a call after the sentinel, `"}`, is the agent's to write
         end = followed[begin:stop] if ends else ""
         return Frame(lambda values: follow(values)[begin:], names=count, texts=count, end=end)
-
-
-def shared_length(a: str, b: str) -> int:
-    """How many characters two texts have in common at the beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def user(text: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from firstfault.text import shared_length
+
 
 class Segment:
     """A run of tokens behind a common prefix.
@@ -101,7 +103,7 @@ class PrefixCache:
         while at < len(tokens) and (child := segment.children.get(tokens[at])) is not None:
             ahead = tokens[at : at + len(child.tokens)]
             if child.tokens != ahead:
-                child.split(_common_length(child.tokens, ahead))
+                child.split(shared_length(child.tokens, ahead))
             yield child
             segment, at = child, at + len(child.tokens)
 
@@ -122,7 +124,3 @@ class PrefixCache:
             if segment.kv is not None:
                 self._bytes -= segment.kv.nbytes
                 segment.kv = segment.hidden = None
-
-
-def _common_length(a: list[int], b: list[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -15,6 +15,7 @@ from firstfault.agent.base import Rollouts
 from firstfault.agent.calls import check_call
 from firstfault.agent.rollouts import make_call, side_by_side
 from firstfault.errors import UserError
+from firstfault.text import one_line
 from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ReplayError, Session, Tool
 from firstfault.traces import Trace
@@ -191,10 +192,11 @@ class Resumptions(Rollouts):
             seen = await make_call(check_call(call), session)
             recorded = outputs[call["id"]]
             if not same_output(seen, recorded):
+                now, then = one_line(seen.output, 60), one_line(recorded, 60)
                 raise UserError(
-                    f"trace {self.trace.id}, step {step.depth}: {seen.name} gives {_short(seen.output)} now, and gave "
-                    f"{_short(recorded)} in the record, so the run can't be taken up there; bring its tools to the "
-                    f"state they had, or answer it from the record with --side-effects {seen.name}."
+                    f"trace {self.trace.id}, step {step.depth}: {seen.name} gives {now!r} now, and gave {then!r} in "
+                    "the record, so the run can't be taken up there; bring its tools to the state they had, or answer "
+                    f"it from the record with --side-effects {seen.name}."
                 )
             step.calls.append(Call(seen.name, seen.arguments, recorded, seen.failed))
         self._messages[step] = self.trace.messages[:end]
@@ -235,8 +237,3 @@ def _value(text: str) -> str:
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
     return text.strip()
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return repr(text if len(text) <= 60 else text[:59] + "…")

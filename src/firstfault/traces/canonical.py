@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from firstfault.agent.calls import check_call
-from firstfault.text import encodable
+from firstfault.text import encodable, kind
 
 
 class Refused(Exception):
@@ -167,16 +167,6 @@ def is_success(score: Any) -> bool | None:
         except ValueError:
             return None
     return score >= 1 if isinstance(score, int | float) else None
-
-
-def kind(value: Any) -> str:
-    """What a decoded JSON value is, in words.
-
-    >>> kind(None), kind({}), kind(True), kind(0.5)
-    ('null', 'an object', 'true or false', 'a number')
-    """
-    names = {dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "true or false"}
-    return names.get(type(value), "a number")
 
 
 def _text(content: Any, message: Said, has_calls: bool) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from firstfault.traces.canonical import Draft, Facts, Refused, Said, is_success, kind, refused, schemas
+from firstfault.text import kind
+from firstfault.traces.canonical import Draft, Facts, Refused, Said, is_success, refused, schemas
 from firstfault.traces.documents import Document
 from firstfault.traces.logs import failed_runs, inspect_log, inspect_sample
 from firstfault.traces.messages import anthropic, chat, is_anthropic, is_langchain, langchain, responses

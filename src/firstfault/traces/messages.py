@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from firstfault.traces.canonical import Asked, Refused, Said, kind, merged
+from firstfault.text import kind
+from firstfault.traces.canonical import Asked, Refused, Said, merged
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from firstfault.traces.canonical import TEXTS, Asked, Draft, Facts, Refused, Said, kind, merged, refused, schemas
+from firstfault.text import kind
+from firstfault.traces.canonical import TEXTS, Asked, Draft, Facts, Refused, Said, merged, refused, schemas
 from firstfault.traces.documents import Document
 from firstfault.traces.messages import chat_message, role_of
 
