@@ -244,16 +244,16 @@ def _location(resumed: Resumptions, verdict: Verdict) -> Location:
         record[verdict.step].critical = True
         before = record[verdict.step - 1]
         said = len(resumed.messages(before))
-        known = [_act(resumed.messages(record[verdict.step])[said])]
+        known = [_action_of(resumed.messages(record[verdict.step])[said])]
         for leaf in completions[before]:
             message = resumed.messages(leaf)[said]
-            if leaf.success and _act(message) not in known:
-                known.append(_act(message))
+            if leaf.success and _action_of(message) not in known:
+                known.append(_action_of(message))
                 instead.append(message)
     return Location(resumed.trace, verdict, tree, curve, instead)
 
 
-def _act(message: Message) -> tuple[str, list[Any]]:
+def _action_of(message: Message) -> tuple[str, list[Any]]:
     """What a message does, whatever ids its calls have."""
     calls = [call["function"] for call in message.get("tool_calls", ())]
     return message["content"], [(call["name"], as_object(call["arguments"])) for call in calls]

@@ -19,7 +19,7 @@ from firstfault.view.recording import Recording
 SCRIPTS = ("store", "model", "marks", "ink", "panel", "curves", "detail", "sidebar", "player", "app")
 
 
-def policy(*sources: str, connect: str) -> str:
+def csp(*sources: str, connect: str) -> str:
     """The content security policy: this style and this script, whatever the texts of a tree hold; nothing else."""
     style, script = (f"'sha256-{base64.b64encode(sha256(s.encode()).digest()).decode()}'" for s in sources)
     return (
@@ -29,14 +29,14 @@ def policy(*sources: str, connect: str) -> str:
 
 
 def page(data: Iterable[str] = (), connect: str = "'none'") -> tuple[str, str]:
-    """The page and its policy. `data` are blocks for it; without any it asks its server."""
+    """The page and its content security policy. `data` are blocks for it; without any it asks its server."""
     static = files("firstfault.view") / "static"
     style = (static / "viewer.css").read_text(encoding="utf-8")
     parts = [(static / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
     script = '"use strict";\n' + "\n".join(parts)
-    rules = policy(style, script, connect=connect)
+    rules = csp(style, script, connect=connect)
     template = Template((static / "viewer.html").read_text(encoding="utf-8"))
-    return template.substitute(policy=rules, style=style, script=script, data="\n".join(data)), rules
+    return template.substitute(csp=rules, style=style, script=script, data="\n".join(data)), rules
 
 
 def write_page(recording: Recording, path: Path) -> None:

@@ -26,7 +26,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, recording: Recording, port: int):
         self.recording = recording
         self.lock = threading.Lock()  # trees are read and credited by one request at a time
-        self.page, self.policy = page(connect="'self'")
+        self.page, self.csp = page(connect="'self'")
         try:
             super().__init__((HOST, port), Handler)
         except (OSError, OverflowError) as error:
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {
             "Content-Type": f"{kind}; charset=utf-8",
             "Content-Length": str(len(body)),
-            "Content-Security-Policy": f"{self.server.policy}; frame-ancestors 'none'",
+            "Content-Security-Policy": f"{self.server.csp}; frame-ancestors 'none'",
             "Cross-Origin-Resource-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",

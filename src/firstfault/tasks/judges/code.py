@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from firstfault.tasks.judges._program import hash_of
+from firstfault.tasks.judges.sandboxed_program import hash_of
 from firstfault.tasks.judges.script import SandboxedScript
 
-SCRIPT = Path(__file__).with_name("_program.py")
+SCRIPT = Path(__file__).with_name("sandboxed_program.py")
 LONG = 50_000  # characters; of an output that should be longer, the hash is compared
 # what programs for LeetCode and the like take for granted, as LiveCodeBench's own judge does
 MODULES = ("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics",

@@ -15,7 +15,7 @@ from firstfault.errors import require
 from firstfault.tasks.base import same_answer
 from firstfault.tasks.judges.script import SandboxedScript
 
-SCRIPT = Path(__file__).with_name("_math.py")
+SCRIPT = Path(__file__).with_name("sandboxed_math.py")
 WARM_UP = r"[same(r'\frac{1}{2}', gold) for gold in (r'\sqrt{4}', '0.5', r'\{1,2\}', '(1,2)')]"  # its parser learns
 LONGEST = 1000  # characters; no answer to a problem is longer, and parsers do not like what is
 
