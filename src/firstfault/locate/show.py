@@ -16,6 +16,8 @@ from firstfault.locate.locate import Location, Point
 from firstfault.text import one_line, printable
 from firstfault.writers.base import Message
 
+ALTERNATIVES = 3  # runs that recovered, in the terminal
+
 
 def said(message: Message | None) -> str:
     """What the agent wrote in a step, its calls included."""
@@ -45,12 +47,12 @@ def _bar(point: Point, width: int = 20) -> Text:
     return Text("█" * full, "green") + Text("░" * (width - full), "dim")
 
 
-def shown(location: Location, alternatives: int = 3) -> RenderableType:
+def shown(location: Location) -> RenderableType:
     """The finding, the recovery after each step, and what runs that recovered did instead."""
     parts: list[RenderableType] = [Text(location.in_words(), "bold"), recovery(location)]
     if location.instead:
         beside = Table(f"step {location.step} as it was", "a run that recovered", show_lines=True, expand=True)
-        for number, message in enumerate(location.instead[:alternatives]):
+        for number, message in enumerate(location.instead[:ALTERNATIVES]):
             beside.add_row(
                 Text(printable(said(location.at_fault))) if not number else "", Text(printable(said(message)))
             )

@@ -13,6 +13,7 @@ from firstfault.tools.arguments import Schema
 
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
 END, PAD = "<|end|>", "<|pad|>"
+VOCABULARY = 384  # tokens, before the frames of calls
 TEMPLATE = (
     "{%- if tools %}{{ '<|system|>' }}{% for tool in tools %}{{ tool.function.name }}"
     "({{ tool.function.parameters.properties | join(', ') }}) {% endfor %}{{ '<|end|>' }}{% endif %}"
@@ -38,9 +39,7 @@ def call_frames(schema: Schema) -> list[str]:
     return f"<tool_call>{json.dumps(call)}</tool_call>".split("|")
 
 
-def tiny_tokenizer(
-    texts: Iterable[str], schemas: Sequence[Schema] = (), vocab_size: int = 384
-) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(texts: Iterable[str], schemas: Sequence[Schema] = ()) -> PreTrainedTokenizerFast:
     """Byte-level BPE learnt from `texts`; single digits, and the frames of calls as one token at each end."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -48,7 +47,7 @@ def tiny_tokenizer(
     )
     core.decoder = decoders.ByteLevel()
     core.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, END, *ROLES], show_progress=False,
+        vocab_size=VOCABULARY, special_tokens=[PAD, END, *ROLES], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     ))  # fmt: skip
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=PAD)

@@ -15,6 +15,7 @@ from firstfault.tools import PythonTool, Session
 
 PIECE = 50_000  # characters that one call of the tool takes
 MAX_REPLY = 60_000  # characters that it prints
+MEMORY_MB = 1024  # of a call
 START = "import base64, json, zlib\ndata = ''\n"
 DATA = "*json.loads(zlib.decompress(base64.b64decode(data)))"
 
@@ -22,16 +23,14 @@ DATA = "*json.loads(zlib.decompress(base64.b64decode(data)))"
 class SandboxedScript:
     """Calls functions of a script of ours in bounded processes; the data travel as JSON and are never code.
 
-    `warm_up` is code that is run once, after the script; `timeout` (seconds) and `memory_mb` bound a call. Every call
-    goes on from the same state, just after that. The processes start with the first call; after `close`, a later call
-    starts them again.
+    `warm_up` is code that is run once, after the script; `timeout` bounds a call, in seconds. Every call goes on from
+    the same state, just after that. The processes start with the first call; after `close`, a later call starts them
+    again.
     """
 
-    def __init__(
-        self, script: Path, *, preload: Sequence[str], warm_up: str = "", timeout: float = 10.0, memory_mb: int = 1024
-    ):
+    def __init__(self, script: Path, *, preload: Sequence[str], timeout: float, warm_up: str = ""):
         self._script = f"{START}{script.read_text(encoding='utf-8')}\n{warm_up}"
-        tool = PythonTool(timeout=timeout, memory_mb=memory_mb, max_output=MAX_REPLY, preload=preload)
+        tool = PythonTool(timeout=timeout, memory_mb=MEMORY_MB, max_output=MAX_REPLY, preload=preload)
         self._session = Session([tool], max_output=MAX_REPLY)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loaded = False
