@@ -123,5 +123,8 @@ def by_run(batch: TermBatch, before: Tensor) -> RunBatch:
     _, run = batch.runs.unique(return_inverse=True)
     number = int(run.max()) + 1
     logratios = (batch.logprobs - before).new_zeros(number).index_add(0, run, batch.logprobs - before)
-    any_of = lambda values: values.new_zeros(number).scatter(0, run, values)  # noqa: E731  # equal within a run
+
+    def any_of(values: Tensor) -> Tensor:  # equal within a run
+        return values.new_zeros(number).scatter(0, run, values)
+
     return RunBatch(logratios, any_of(batch.advantages), any_of(batch.trees))

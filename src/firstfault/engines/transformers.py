@@ -331,7 +331,10 @@ def sample(logits: Tensor, samplings: list[Sampling], noise: list[float]) -> Dra
         Tokens, their log-probabilities and the entropies (nats), both of the whole distribution at the row's
         temperature, whatever top-p then leaves of it.
     """
-    column = lambda values, dtype=None: torch.tensor(values, dtype=dtype, device=logits.device)[:, None]  # noqa: E731
+
+    def column(values: list[float], dtype: torch.dtype | None = None) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
+
     logprobs = torch.log_softmax(logits / column([s.temperature or 1.0 for s in samplings]), dim=-1)
     probs = logprobs.exp()
     entropies = torch.special.entr(probs).sum(-1)

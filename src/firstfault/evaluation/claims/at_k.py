@@ -46,6 +46,9 @@ def finding(compared: Compared) -> Finding:
         )
         for name in ("Pass", "Major")
     ]
-    at_most = lambda a, b: gain(a, b, f"major@{many}") - gain(a, b, f"pass@{many}")  # noqa: E731
+
+    def at_most(a: Kept, b: Kept) -> np.ndarray:
+        return gain(a, b, f"major@{many}") - gain(a, b, f"pass@{many}")
+
     differences.append(compared.figure(f"gain in Major@{many} - in Pass@{many}", pair, at_most, PAPER))
     return compared.finding("pass-at-k", differences, levels=gains)
