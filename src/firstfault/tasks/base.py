@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +21,15 @@ class Turn:
 
     text: str
     outputs: tuple[str, ...] = ()
+
+
+def call_text(name: str, arguments: dict[str, Any]) -> str:
+    """A tool call as demonstrations write it.
+
+    >>> call_text("python", {"code": "6*7"})
+    '<tool_call>{"name": "python", "arguments": {"code": "6*7"}}</tool_call>'
+    """
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
 
 
 class TaskSource(BaseModel):

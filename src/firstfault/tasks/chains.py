@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from firstfault.tasks.base import Turn
+from firstfault.tasks.base import Turn, call_text
 from firstfault.tasks.mistakes import FlawedTasks
 from firstfault.tools import PythonTool
 from firstfault.tree import Task
@@ -57,8 +56,7 @@ class Chains(FlawedTasks):
 
 def calls_python(line: str, code: str, output: str) -> Turn:
     """A turn of a demonstration: a line of the question, said again, and the code that follows from it."""
-    call = json.dumps({"name": "python", "arguments": {"code": code}})
-    return Turn(f"{line}<tool_call>{call}</tool_call>", (output,))
+    return Turn(line + call_text("python", {"code": code}), (output,))
 
 
 def undefined(code: str, name: str) -> str:

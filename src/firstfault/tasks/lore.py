@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from random import Random
 
 from pydantic import Field, model_validator
 
-from firstfault.tasks.base import Turn, last_boxed
+from firstfault.tasks.base import Turn, call_text, last_boxed
+from firstfault.tasks.chains import GIVE_UP, ORDINALS
 from firstfault.tasks.judges.text import Grade, graded, require_sacrebleu
 from firstfault.tasks.mistakes import FlawedTasks
 from firstfault.tasks.world import SYNONYMS, TRAPS, World, make_world, nothing_known
 from firstfault.tools import SearchTool, Session
 from firstfault.tree import Node, Task
 
-ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
 HELD_OUT = 8  # one question of so many
 
 
@@ -47,7 +46,7 @@ class Lore(FlawedTasks):
     """
 
     hops_min: int = Field(3, ge=1, description="fewest facts of a chain")
-    hops_max: int = Field(6, le=len(ORDINALS), description="most facts of a chain")
+    hops_max: int = Field(6, le=10, description="most facts of a chain")
     facts: int = Field(720, ge=240, le=3000, description="facts of the world, about")
     lookalikes: int = Field(2, ge=2, le=3, description="people, or places, that share a name")
     world_seed: int = Field(0, ge=0, description="of the world, which training and held-out tasks share")
@@ -112,9 +111,8 @@ class Lore(FlawedTasks):
 
         def ask(word: str) -> list[str]:
             query = f"the {word} of {entity}"
-            call = json.dumps({"name": "search", "arguments": {"query": query}})
             found = self.world.search.search(query)
-            turns.append(Turn(f"{said}<tool_call>{call}</tool_call>", ("\n".join(found),)))
+            turns.append(Turn(said + call_text("search", {"query": query}), ("\n".join(found),)))
             return found
 
         for ordinal, word in zip(ORDINALS, task.info["words"], strict=False):
@@ -126,7 +124,7 @@ class Lore(FlawedTasks):
                 found = ask(word)
             if found[0] == nothing_known(entity):
                 ask(word)
-                return [*turns, Turn("\\boxed{?}")]
+                return [*turns, GIVE_UP]
             entity = found[1 if falls and not asks_badly else 0].partition(": ")[2]
         return [*turns, Turn(f"\\boxed{{{entity}}}")]
 

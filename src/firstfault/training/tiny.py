@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from firstfault.tasks.base import call_text
 from firstfault.tools.arguments import Schema
 
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
@@ -35,8 +35,7 @@ def call_frames(schema: Schema) -> list[str]:
     arguments = list(function["parameters"]["properties"])
     if len(arguments) != 1:
         return []
-    call = {"name": function["name"], "arguments": {arguments[0]: "|"}}
-    return f"<tool_call>{json.dumps(call)}</tool_call>".split("|")
+    return call_text(function["name"], {arguments[0]: "|"}).split("|")
 
 
 def tiny_tokenizer(texts: Iterable[str], schemas: Sequence[Schema] = ()) -> PreTrainedTokenizerFast:
