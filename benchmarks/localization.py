@@ -386,8 +386,8 @@ LESSONS = [
     "- *A reward model* as prior is worth something only if it is nearly always right, and if the first wrong step is "
     "what is looked for: in lore, where a wrong step is often not the one that loses the run, even one that is right "
     "in 9 of 10 runs costs more than it gives. `Posterior(prior=...)` takes one; nothing of ours gives it one.",
-    "- *How the policy's runs differ from the simulated families*: they hardly ever recover (.14 to .18 from the start, "
-    "about .16 just before the fault), as in the hardest profiles there, and rates differ little between steps, as in a and "
+    "- *How these differ from the simulated families*: they hardly ever recover (.14 to .18 from the start, about "
+    ".16 just before the fault), as in the hardest profiles there, and rates differ little between steps, as in a and "
     "f. The order of the searches is that of the simulation, but as recovery is rare, counts alone are worth less: the "
     "posterior does no better than *filled* without repeated steps (-.04 to .03; simulated, it leads by .02 to .03 at "
     "K = 8), and by .03 to .20 with them.",
