@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,11 @@ def test_a_claim_holds_only_beyond_its_interval():
 def test_which_edit_recovers_by_hand():
     edited = {"random": 2, "first wrong": None, "1st irrecoverable": 1, "2nd irrecoverable": 2, "3rd irrecoverable": 3}
     rows = [{"edited": edited, "recovered": {"1": True, "2": False}}] * 12
-    found = recovery.finding("f", {"": rows})
+    found = recovery.finding("f", rows)
     mean = {figure.name: (figure.mean, figure.n) for figure in found.figures}
     assert mean["1st irrecoverable"] == (1.0, 12) and mean["random"] == (0.0, 12) and mean["first wrong"][1] == 0
     assert mean["1st irrecoverable - 2nd irrecoverable"] == (1.0, 12) and found.verdict == "can't tell at this size"
-    same = recovery.finding("f", {"": [{"edited": edited, "recovered": {"1": None, "2": None}}]})
+    same = recovery.finding("f", [{"edited": edited, "recovered": {"1": None, "2": None}}])
     assert "2 of 2 edits had no other action" in same.notes[0]
 
 
@@ -79,7 +80,7 @@ def test_rankings_are_paired_by_their_place_whatever_tasks_are_called():
     right, wrong = {"credit": [[1.0, 0.0]], "worth": [[0.5, 0.0]]}, {"credit": [[0.0, 1.0]], "worth": [[0.5, 0.0]]}
     measured = {name: [{"task": "", "branchings": 1, **right}] * 4 for name in ranking.METHODS}
     measured["elpo, random branching"] = [{"task": "", "branchings": 1, **row} for row in (right, right, right, wrong)]
-    found = {figure.name: (figure.mean, figure.n) for figure in ranking.finding("f", measured).figures}
+    found = {figure.name: (figure.mean, figure.n) for figure in ranking.finding("f", *measured.values()).figures}
     assert found["elpo"] == (1.0, 4) and found["elpo - elpo, random branching"] == (0.25, 4)
 
 
@@ -95,7 +96,7 @@ def test_children_that_act_alike_are_one_branch():
 def test_searches_that_agree_are_counted_in_pairs():
     assert consistency.agreement([1, 1, 2]) == pytest.approx(1 / 3)
     runs = [failure([0.6] * (1 + k % 4) + [0.0] * 5, 1 + k % 4, name=str(k)) for k in range(8)]
-    found = consistency.finding("f", {"": [run.to_json() for run in runs]})
+    found = consistency.finding("f", [asdict(run) for run in runs])
     mean = {figure.name: figure.mean for figure in found.figures}
     assert mean["posterior: names the true step"] > mean["printed, X = 2: names the true step"] > 0.6
     assert mean["posterior: names the true step"] == mean["posterior: names the first wrong step"]
@@ -106,7 +107,7 @@ def test_errors_of_values_by_hand():
         {"critic": [0.5, 0.5], "monte carlo": [0.25, 1.0], "truth": [0.5, 1.0]},
         {"critic": [0.5], "monte carlo": [0.25], "truth": [0.0]},
     ]
-    found = values.finding("f", {"": rows})
+    found = values.finding("f", rows)
     mean = {figure.name: figure.mean for figure in found.figures}
     assert mean["error of the critic"] == pytest.approx((0.25 + 0.5) / 2)
     assert mean["error of 9 completions"] == pytest.approx((0.125 + 0.25) / 2)

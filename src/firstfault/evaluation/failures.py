@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
-from typing import Any
 
 from firstfault.agent.base import Rollouts
 from firstfault.agent.rollouts import Agent
@@ -54,9 +53,6 @@ class Failure:
         2
         """
         return next((m for m, rate in enumerate(self.rates) if m and rate <= LOST), self.steps + 1)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     def shuffled(self, seed: int) -> list[list[tuple[bool, int]]]:
         """The completions after each step in another order: success, and up to which step it agrees."""

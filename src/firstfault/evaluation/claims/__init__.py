@@ -1,5 +1,7 @@
 """The claims of the ELPO paper, and some of others, at a size that a laptop can carry."""
 
+from functools import partial
+
 from firstfault.evaluation.claims import (
     ablations,
     at_k,
@@ -14,8 +16,15 @@ from firstfault.evaluation.claims import (
     values,
 )
 from firstfault.evaluation.claims.compared import Read
+from firstfault.evaluation.claims.measured import Measured
 
-MEASURED = {"recovery": recovery, "ranking": ranking, "consistency": consistency, "praise": praise, "values": values}
+MEASURED = {
+    "recovery": Measured({"": recovery.measure}, recovery.finding),
+    "ranking": Measured({name: partial(ranking.measure, m) for name, m in ranking.METHODS.items()}, ranking.finding),
+    "consistency": Measured({"": consistency.measure}, consistency.finding),
+    "praise": Measured({"": praise.measure}, praise.finding),
+    "values": Measured({"": values.measure}, values.finding, values.policy, trains=True),
+}
 READ = {
     "main": Read("compare", ("elpo", "grpo"), main.finding),
     "pass-at-k": Read("compare", ("elpo", "grpo"), at_k.finding, at_k=True),

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -19,10 +18,11 @@ from rich.table import Table
 from firstfault.agent.rollouts import Agent
 from firstfault.config import RunConfig, Section, between_commas
 from firstfault.errors import UserError
-from firstfault.evaluation.agents import local_agent, local_settings
+from firstfault.evaluation.agents import local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
 from firstfault.evaluation.claims.finding import Finding
+from firstfault.evaluation.claims.measured import Measured, Subject
 from firstfault.evaluation.plan import slug
 from firstfault.files import saving, write_whole
 from firstfault.progress import progress
@@ -147,7 +147,7 @@ def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, co
     claim = MEASURED[name]
     path = settings.out / f"{name}-{slug(family)}.jsonl"
     source = build_tasks(config.tasks)
-    measured: dict[str, dict[int, Any]] = {variant: {} for variant in claim.VARIANTS}  # by number of the task
+    measured: dict[str, dict[int, Any]] = {variant: {} for variant in claim.variants}  # by number of the task
     for row in _kept(path, _settings(claim, config, source)):
         if row["variant"] in measured:
             measured[row["variant"]][row["number"]] = row["measured"]
@@ -155,7 +155,7 @@ def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, co
         config = config.model_copy(update={"run_dir": settings.out / f"{name}-{slug(family)}"})
         agent = claim.policy(config, source, run_tools(config, source), console)
         asyncio.run(_measure(name, family, agent, source, measured, settings.runs, path, console))
-    return claim.finding(family, {variant: _found(rows) for variant, rows in measured.items()})
+    return claim.finding(family, *map(_found, measured.values()))
 
 
 async def _measure(
@@ -183,8 +183,8 @@ async def _measure(
                             f"{fewer}start from a weaker policy."
                         )
                     [task] = source.train(seed=SEED, first=number, n=1)
-                    key = (SEED, 0, number)
-                    rows[number] = await MEASURED[name].measure(agent, source, family, variant, task, key)
+                    measure = MEASURED[name].variants[variant]
+                    rows[number] = await measure(Subject(agent, source, family, task, (SEED, 0, number)))
                     with saving(path), path.open("a", encoding="utf-8") as file:
                         row = {"number": number, "variant": variant, "measured": rows[number]}
                         file.write(json.dumps(row) + "\n")
@@ -203,10 +203,10 @@ def _done(rows: Mapping[int, Any]) -> int:
     return len(_found(rows))
 
 
-def _settings(claim: ModuleType, config: RunConfig, source: TaskSource) -> dict[str, Any]:
+def _settings(claim: Measured, config: RunConfig, source: TaskSource) -> dict[str, Any]:
     """What the rows of a file follow from, its first line."""
     settings = local_settings(config, source)
-    if claim.policy is not local_agent:  # it trains one
+    if claim.trains:
         names = {"seed", "steps", "batch", "budget", "learner", "optimizer"}
         settings |= config.model_dump(mode="json", include=names)
     return settings

@@ -15,7 +15,7 @@ from firstfault.evaluation.findings import Kept, Runs, at_k
 from firstfault.evaluation.plan import TUNE_SEEDS, slug
 from firstfault.evaluation.statistics import area_weights
 
-Measured = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell
+Value = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell
 
 
 class Compared:
@@ -39,7 +39,7 @@ class Compared:
         """K of Pass@K and Major@K, as far as all runs have them."""
         return sorted(int(name[5:]) for name in at_k(self.runs) if name[:5] == "pass@")
 
-    def figure(self, name: str, methods: Sequence[str], measure: Callable[..., Measured], paper: str = "") -> Figure:
+    def figure(self, name: str, methods: Sequence[str], measure: Callable[..., Value], paper: str = "") -> Figure:
         """The mean over seeds of `measure`, which is given one run of each of these methods, alike in seed and family.
 
         A seed counts if it has all these runs, and all of them can tell.
@@ -66,16 +66,16 @@ class Compared:
         notes = [f"{method} on {family} is left out: {why}" for (family, method), why in self.left_out.items()]
         return Finding(claim, self.family, [*levels, *claimed, *beside], verdict, why, notes)
 
-    def levels(self, measure: Callable[[Kept], Measured], name: str = "{}") -> list[Figure]:
+    def levels(self, measure: Callable[[Kept], Value], name: str = "{}") -> list[Figure]:
         """The measure of every method; `name` has {} for that of the method."""
         return [self.figure(name.format(method), [method], measure) for method in self.methods]
 
     def difference(
-        self, first: str, second: str, measure: Callable[[Kept], Measured], paper: str = "", name: str = "{}"
+        self, first: str, second: str, measure: Callable[[Kept], Value], paper: str = "", name: str = "{}"
     ) -> Figure:
         """By how much the first method has more; `name` has {} for both."""
 
-        def less(a: Kept, b: Kept) -> Measured:
+        def less(a: Kept, b: Kept) -> Value:
             of_a, of_b = measure(a), measure(b)
             return None if of_a is None or of_b is None else of_a - of_b
 

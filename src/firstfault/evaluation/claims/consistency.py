@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from statistics import mean
-from typing import Any
 
-from firstfault.agent.rollouts import Agent
 from firstfault.evaluation import failures
-from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.claims.measured import Row, Subject
 from firstfault.evaluation.failures import Failure, search_again
 from firstfault.localize import Bisect, Filled, Posterior, Search
-from firstfault.tasks import TaskSource
-from firstfault.tree import Task
 
 TWICE = partial(Bisect, tries=lambda step: 2)  # as printed; X_m is 2 nearly always where entropies say little
 SEARCHES: dict[str, tuple[Callable[[int], Search], int]] = {  # and how many other runs of the task it hears of
@@ -38,21 +35,15 @@ def agreement(answers: Sequence[int]) -> float:
     return sum(n * (n - 1) for n in Counter(answers).values()) / pairs
 
 
-VARIANTS = ("",)
-policy = local_agent  # of the settings
-
-
-async def measure(
-    agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
-) -> dict[str, Any] | None:
+async def measure(subject: Subject) -> Row | None:
     """A failed run with its completions."""
-    failure = await failures.measure(agent, source, family, task, key)
-    return None if failure is None else failure.to_json()
+    failure = await failures.measure(*subject)
+    return None if failure is None else asdict(failure)
 
 
-def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+def finding(family: str, rows: Sequence[Row]) -> Finding:
     """Agreement with itself, with exhaustive Monte Carlo, and with the first wrong step where a generator knows it."""
-    runs = [Failure(**row) for row in measured[""]]
+    runs = [Failure(**row) for row in rows]
     figures: list[Figure] = []
     exact: dict[str, list[float]] = {}
     agree: dict[str, list[float]] = {}

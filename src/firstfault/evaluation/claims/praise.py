@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from firstfault.agent.rollouts import Agent
-from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.claims.measured import Row, Subject
 from firstfault.methods import GRPO, RLOO, CoRPO, Method
-from firstfault.tasks import TaskSource
-from firstfault.tree import Task, Tree
+from firstfault.tree import Tree
 
 METHODS: dict[str, Method] = {  # with rewards of which a failure may get a part
     "grpo": GRPO(reward="progressive"),
@@ -19,18 +16,13 @@ METHODS: dict[str, Method] = {  # with rewards of which a failure may get a part
 }
 RUNS = 16  # of a group
 
-VARIANTS = ("",)
-policy = local_agent  # of the settings
 
-
-async def measure(
-    agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
-) -> dict[str, Any] | None:
+async def measure(subject: Subject) -> Row | None:
     """Of a group of runs, the share of the failed ones that each method praises; None if no run failed."""
-    tree = await agent.run(task, key, RUNS)
+    tree = await subject.agent.run(subject.task, subject.key, RUNS)
     if all(leaf.success for leaf in tree.leaves):
         return None
-    return {"task": task.id, "praised": {name: praised(method, tree) for name, method in METHODS.items()}}
+    return {"task": subject.task.id, "praised": {name: praised(method, tree) for name, method in METHODS.items()}}
 
 
 def praised(method: Method, tree: Tree) -> float:
@@ -50,9 +42,9 @@ def praised(method: Method, tree: Tree) -> float:
     return sum((leaf.advantage or 0) > 0 for leaf in failed) / len(failed)
 
 
-def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+def finding(family: str, rows: Sequence[Row]) -> Finding:
     """Means over groups of the share of failed runs that each method praises."""
-    shares = {name: [row["praised"][name] for row in measured[""]] for name in METHODS}
+    shares = {name: [row["praised"][name] for row in rows] for name in METHODS}
     levels = [Figure.of(name, values, "none" if name == "corpo" else "some") for name, values in shares.items()]
     differences = [difference(f"{name} - corpo", shares[name], shares["corpo"]) for name in METHODS if name != "corpo"]
     verdict, why = judged(differences)

@@ -8,17 +8,15 @@ from random import Random
 from typing import Any
 
 from firstfault.agent.base import Rollouts
-from firstfault.agent.rollouts import Agent
 from firstfault.estimators import kendall_tau, pairwise_accuracy
-from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.claims.measured import Row, Subject
 from firstfault.localize.search import act
-from firstfault.methods import AEPO, ARPO, ELPO, TreeGRPO, VinePPO
-from firstfault.tasks import TaskSource
-from firstfault.tree import Node, Task
+from firstfault.methods import AEPO, ARPO, ELPO, Method, TreeGRPO, VinePPO
+from firstfault.tree import Node
 
 COMPLETIONS = 32  # Mean@32 of each branch
-METHODS = {  # the paper's three, and the others that branch
+METHODS: dict[str, Method] = {  # the paper's three, and the others that branch
     "elpo": ELPO(),
     "elpo, random branching": ELPO(search="random"),
     "elpo, posterior": ELPO(search="posterior"),
@@ -30,29 +28,23 @@ METHODS = {  # the paper's three, and the others that branch
 CLAIMED = ("elpo", "elpo, random branching", "aepo")  # each better than the next
 BRANCHINGS = 4  # of a tree, at random: the truth costs more than the tree
 
-VARIANTS = tuple(METHODS)
-policy = local_agent  # of the settings
 
-
-async def measure(
-    agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
-) -> dict[str, Any]:
+async def measure(method: Method, subject: Subject) -> Row:
     """A tree of the method, and at some of its branchings the credit and the true worth of each branch.
 
     A branching is a step with children that act differently; children that make the same calls are one branch, and
     its credit is their mean. The true worth is the mean success of 32 completions behind the branch.
     """
-    method = METHODS[variant]
-    tree = agent.tree(task, key)
-    async with agent.rollouts(tree, method.rollouts) as rollouts:
+    tree = subject.agent.tree(subject.task, subject.key)
+    async with subject.agent.rollouts(tree, method.rollouts) as rollouts:
         await method.explore(tree, rollouts)
         method.shape([tree])
         method.credit([tree])
         found = [branches for node in list(tree.nodes) if len(branches := credited(node)) > 1]
-        chosen = Random(f"{key} branchings").sample(found, min(BRANCHINGS, len(found)))
+        chosen = Random(f"{subject.key} branchings").sample(found, min(BRANCHINGS, len(found)))
         worths = [[await worth(rollouts, branch[0]) for branch in branches] for branches in chosen]
         credits = [[sum(node.advantage for node in branch) / len(branch) for branch in branches] for branches in chosen]
-        return {"task": task.id, "branchings": len(found), "credit": credits, "worth": worths}
+        return {"task": subject.task.id, "branchings": len(found), "credit": credits, "worth": worths}
 
 
 def credited(node: Node) -> list[list[Node]]:
@@ -89,13 +81,14 @@ def tau(credit: Sequence[float], worth: Sequence[float]) -> float:
     return kendall_tau(credit, worth) if len(set(credit)) > 1 else 0.0
 
 
-def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+def finding(family: str, *by_method: Sequence[Row]) -> Finding:
     """Pairwise accuracy and Kendall's τ of each method, over tasks whose tree has branches of different worth."""
-    tasks = min(len(rows) for rows in measured.values())  # the first ones, which are the same for all
-    scores = {name: [agreement(row, pairwise_accuracy) for row in measured[name][:tasks]] for name in METHODS}
+    tasks = min(map(len, by_method))  # the first ones, which are the same for all
+    measured = {name: rows[:tasks] for name, rows in zip(METHODS, by_method, strict=True)}
+    scores = {name: [agreement(row, pairwise_accuracy) for row in measured[name]] for name in METHODS}
     figures = [Figure.of(name, [s for s in of if s is not None]) for name, of in scores.items()]
     for name in METHODS:
-        taus = [agreement(row, tau) for row in measured[name][:tasks]]
+        taus = [agreement(row, tau) for row in measured[name]]
         figures.append(Figure.of(f"{name}: τ", [value for value in taus if value is not None]))
     differences = [difference(f"{a} - {b}", scores[a], scores[b]) for a, b in pairwise(CLAIMED)]
     verdict, why = judged(differences)

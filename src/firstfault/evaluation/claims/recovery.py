@@ -7,29 +7,23 @@ from random import Random
 from typing import Any
 
 from firstfault.agent.base import Rollouts
-from firstfault.agent.rollouts import Agent
-from firstfault.evaluation.agents import local_agent
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.claims.measured import Row, Subject
 from firstfault.evaluation.failures import COMPLETIONS, Failure, recoveries
 from firstfault.localize.search import act
-from firstfault.tasks import TaskSource
-from firstfault.tree import Node, Task
+from firstfault.tree import Node
 
 PAPER = {"1st irrecoverable": "32.8 % (AIME25)", "3rd irrecoverable": "18.0 %", "random": "2.8 to 8.5 %"}
 TRIES = 16  # whole runs that must all fail; tries to find another action; completions behind it
 
-VARIANTS = ("",)
-policy = local_agent  # of the settings
 
-
-async def measure(
-    agent: Agent, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
-) -> dict[str, Any] | None:
+async def measure(subject: Subject) -> Row | None:
     """One task that fails 16 of 16: what editing one step of its first run does. None if it is not such a task.
 
     An edit is what the policy itself does otherwise in the place of that step: the first of 16 actions that makes
     other calls. It recovers if any of 16 completions behind it succeeds.
     """
+    agent, source, family, task, key = subject
     tree = agent.tree(task, key)
     async with agent.rollouts(tree, 10**9) as rollouts:
         leaves = await rollouts.sample(TRIES)
@@ -63,12 +57,11 @@ async def recovers(rollouts: Rollouts, before: Node, step: Node) -> bool | None:
     return any(leaf.success for leaf in await rollouts.continue_from(other, TRIES))
 
 
-def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+def finding(family: str, rows: Sequence[Row]) -> Finding:
     """The shares of runs that recover, by which step was edited.
 
     That the 2nd and 3rd recover less follows from what irrecoverable means; that a random step before the 1st does not.
     """
-    rows = measured[""]
     outcome = {name: [_outcome(row, name) for row in rows] for name in rows[0]["edited"]}
     figures = [Figure.of(n, [o for o in outcome[n] if o is not None], PAPER.get(n, "")) for n in outcome]
     differences = [

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from statistics import mean
-from typing import Any
 
 from rich.console import Console
 
 from firstfault.agent.rollouts import Agent
 from firstfault.config import RunConfig, merge, validated
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
+from firstfault.evaluation.claims.measured import Row, Subject
 from firstfault.methods import PPO, VinePPO
 from firstfault.tasks import TaskSource
 from firstfault.tools import Tool
 from firstfault.training.build import build_tasks
 from firstfault.training.loop import Trainer
-from firstfault.tree import Node, Task, Tree
+from firstfault.tree import Node, Tree
 
 SAMPLES = VinePPO().samples
 COMPLETIONS = 64  # others, whose mean is taken for the true value
-
-VARIANTS = ("",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +43,13 @@ def policy(config: RunConfig, source: TaskSource, tools: Sequence[Tool], console
     return WithCritic(**agent, evaluate=lambda tree: trained.learner.value([tree]))
 
 
-async def measure(
-    agent: WithCritic, source: TaskSource, family: str, variant: str, task: Task, key: tuple[int, ...]
-) -> dict[str, Any] | None:
+async def measure(subject: Subject) -> Row | None:
     """The values of all states of one run: the critic's, the mean of 9 completions, and the mean of 64 others.
 
     None if completions of a state were lost, since its tools' state could not be brought back.
     """
-    tree = agent.tree(task, key)
+    agent: WithCritic = subject.agent
+    tree = agent.tree(subject.task, subject.key)
     async with agent.rollouts(tree, 10**9) as rollouts:
         for leaf in await rollouts.sample(1):
             states = leaf.path[:-1]
@@ -65,19 +62,18 @@ async def measure(
             if any(len(rewards[state]) < SAMPLES + COMPLETIONS for state in states):
                 return None
             return {
-                "task": task.id,
+                "task": subject.task.id,
                 "critic": critic,
                 "monte carlo": [mean(rewards[state][:SAMPLES]) for state in states],
                 "truth": [mean(rewards[state][SAMPLES:]) for state in states],
             }
 
 
-def finding(family: str, measured: Mapping[str, Sequence[dict[str, Any]]]) -> Finding:
+def finding(family: str, rows: Sequence[Row]) -> Finding:
     """Mean absolute errors over the states of a run, as means over runs; and how far off the values are on average.
 
     The 64 completions err as well, by 0.06 where half of them succeed, which makes both errors look larger.
     """
-    rows = measured[""]
     errors = {name: [_error(row[name], row["truth"]) for row in rows] for name in ("critic", "monte carlo")}
     usual = mean(value for row in rows for value in row["truth"])
     same = [_error([usual] * len(row["truth"]), row["truth"]) for row in rows]
