@@ -155,10 +155,12 @@ def test_claims_are_measured_on_a_policy_and_kept(families, tmp_path, monkeypatc
     # other settings are not mixed with these; what a policy is trained with matters where one is trained
     longer = {"arithmetic": families["arithmetic"].model_copy(update={"steps": 2})}
     command(["consistency"], longer, settings, console)
-    with pytest.raises(UserError, match=r"values-arithmetic.jsonl was measured with steps = 1, not 2; give another"):
+    with pytest.raises(
+        UserError, match=r"values-arithmetic.jsonl was made with steps = 1, not steps = 2; give the same"
+    ):
         command(["values"], longer, settings, console)
     other = {"arithmetic": families["arithmetic"].model_copy(update={"model": "another"})}
-    with pytest.raises(UserError, match=r"was measured with model = .*, not \"another\"; give"):
+    with pytest.raises(UserError, match=r"was made with model = .*, not model = \"another\"; give"):
         command(["consistency"], other, settings, console)
 
 

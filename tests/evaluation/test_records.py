@@ -62,7 +62,7 @@ def test_what_was_added_is_read_again(tmp_path):
     kept.add(pair(0))
     kept.add(pair(2))
     again = RecordsFile(path, SETTINGS, runs=2)
-    assert again.records == pair(0) + pair(2) and again.finished == {0, 2}
+    assert again.rows == pair(0) + pair(2) and again.finished == {0, 2}
 
 
 @pytest.mark.parametrize("lost", [1, 20, -1], ids=["the line break", "half a line", "half a character"])
@@ -99,11 +99,17 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, other):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["notes\n", '{"a": 1}\n', "[1]\n", '{"settings": {"model": "m", "samples": 1}}\n{}\n'])
-def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, text):
+@pytest.mark.parametrize(("text", "said"), [
+    ("notes", "line 1 of .* holds no settings"),
+    ('{"a": 1}\n', "line 1 of .* holds no settings"),
+    ("[1]\n", "line 1 of .* holds no settings"),
+    ('{"settings": [1]}\n', "line 1 of .* holds no settings"),
+    ('{"settings": {"model": "m", "samples": 1}}\n{}\n', "line 2 of .* holds no record"),
+])  # fmt: skip
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, text, said):
     path = tmp_path / "file"
     path.write_text(text)
-    with pytest.raises(UserError, match="holds no records of an evaluation"):
+    with pytest.raises(UserError, match=f"{said}; mend it, or give another path with --records"):
         RecordsFile(path, SETTINGS, runs=2)
     assert path.read_text() == text
 
@@ -118,7 +124,7 @@ def test_settings_that_nothing_came_of_can_be_mended(tmp_path):
 def test_an_empty_file_is_a_beginning(tmp_path):
     path = tmp_path / "records.jsonl"
     path.touch()
-    assert RecordsFile(path, SETTINGS, runs=2).records == []
+    assert RecordsFile(path, SETTINGS, runs=2).rows == []
     assert json.loads(path.read_text()) == {"settings": SETTINGS}
 
 
@@ -126,5 +132,5 @@ def test_an_empty_file_is_a_beginning(tmp_path):
 def test_a_full_disk_is_a_sentence(tmp_path):
     kept = RecordsFile(tmp_path / "records.jsonl", SETTINGS, runs=2)
     kept.path = Path("/dev/full")
-    with pytest.raises(UserError, match=r"can't be written .*give the same command again"):
+    with pytest.raises(UserError, match=r"can't be written .*give the command again"):
         kept.add(pair(0))

@@ -62,7 +62,7 @@ def command(config: RunConfig, options: EvalConfig, *, as_json: bool = False) ->
     missing = [number for number in range(len(tasks)) if number not in kept.finished]
     if missing:
         _run(config, options, source, tasks, missing, kept, console)
-    summary = summarize(kept.records, ks, config.seed)
+    summary = summarize(kept.rows, ks, config.seed)
     if as_json:
         facts = {"model": config.model, "tasks": config.tasks["name"], "problems": len(tasks), "samples": samples}
         print(json.dumps({**facts, "seed": config.seed, "k": ks, **summary.to_json()}))

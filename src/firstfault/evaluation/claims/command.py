@@ -22,8 +22,9 @@ from firstfault.evaluation.agents import local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
 from firstfault.evaluation.claims.finding import Finding
-from firstfault.evaluation.claims.measured import Measured, Subject
+from firstfault.evaluation.claims.measured import Measured, Measurement, Row, Subject
 from firstfault.evaluation.plan import slug
+from firstfault.evaluation.rows import RowsFile
 from firstfault.files import saving, write_whole
 from firstfault.progress import progress
 from firstfault.tasks import TaskSource
@@ -145,17 +146,14 @@ def _missing(claim: Read, comparisons: Mapping[Path, Sequence[Compared]]) -> str
 def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, console: Console) -> Finding:
     """Measure what is missing of a claim, and judge it."""
     claim = MEASURED[name]
-    path = settings.out / f"{name}-{slug(family)}.jsonl"
     source = build_tasks(config.tasks)
-    measured: dict[str, dict[int, Any]] = {variant: {} for variant in claim.variants}  # by number of the task
-    for row in _kept(path, _settings(claim, config, source)):
-        if row["variant"] in measured:
-            measured[row["variant"]][row["number"]] = row["measured"]
-    if any(_done(rows) < settings.runs for rows in measured.values()):
+    path = settings.out / f"{name}-{slug(family)}.jsonl"
+    kept = RowsFile(path, _settings(claim, config, source), Measurement, "--out")
+    if any(len(_found(kept, variant)) < settings.runs for variant in claim.variants):
         config = config.model_copy(update={"run_dir": settings.out / f"{name}-{slug(family)}"})
         agent = claim.policy(config, source, run_tools(config, source), console)
-        asyncio.run(_measure(name, family, agent, source, measured, settings.runs, path, console))
-    return claim.finding(family, *map(_found, measured.values()))
+        asyncio.run(_measure(name, family, agent, source, kept, settings.runs, console))
+    return claim.finding(family, *(_found(kept, variant) for variant in claim.variants))
 
 
 async def _measure(
@@ -163,44 +161,37 @@ async def _measure(
     family: str,
     agent: Agent,
     source: TaskSource,
-    measured: Mapping[str, dict[int, Any]],
+    kept: RowsFile[Measurement],
     runs: int,
-    path: Path,
     console: Console,
 ) -> None:
-    """Add tasks to `measured` and to the file until each variant has as many as are wanted."""
+    """Measure tasks until each variant has as many that the claim is about as are wanted."""
+    variants = MEASURED[name].variants
     try:
         with progress(console) as bar:
-            done = sum(min(runs, _done(rows)) for rows in measured.values())
-            line = bar.add_task(f"{name}, {family}", total=runs * len(measured), completed=done, unit="tasks")
-            for variant, rows in measured.items():
-                while _done(rows) < runs:
-                    number = len(rows)
+            completed = sum(min(runs, len(_found(kept, variant))) for variant in variants)
+            line = bar.add_task(f"{name}, {family}", total=runs * len(variants), completed=completed, unit="tasks")
+            for variant, measure in variants.items():
+                while (done := len(_found(kept, variant))) < runs:
+                    number = sum(row.variant == variant for row in kept.rows)
                     if number >= TRIED * runs:
-                        fewer = f"ask for fewer with --runs {_done(rows)}, or " if _done(rows) else ""
+                        fewer = f"ask for fewer with --runs {done}, or " if done else ""
                         raise UserError(
-                            f"claim {name} on {family}: of {number} tasks only {_done(rows)} are such as it is about; "
+                            f"claim {name} on {family}: of {number} tasks only {done} are such as it is about; "
                             f"{fewer}start from a weaker policy."
                         )
                     [task] = source.train(seed=SEED, first=number, n=1)
-                    measure = MEASURED[name].variants[variant]
-                    rows[number] = await measure(Subject(agent, source, family, task, (SEED, 0, number)))
-                    with saving(path), path.open("a", encoding="utf-8") as file:
-                        row = {"number": number, "variant": variant, "measured": rows[number]}
-                        file.write(json.dumps(row) + "\n")
-                    bar.advance(line, rows[number] is not None)
+                    row = await measure(Subject(agent, source, family, task, (SEED, 0, number)))
+                    kept.add([Measurement(number, variant, row)])
+                    bar.advance(line, row is not None)
     finally:
         await agent.session.close()
         await source.close()
 
 
-def _found(rows: Mapping[int, Any]) -> list[Any]:
+def _found(kept: RowsFile[Measurement], variant: str) -> list[Row]:
     """What was measured on the tasks that a claim is about."""
-    return [row for row in rows.values() if row is not None]
-
-
-def _done(rows: Mapping[int, Any]) -> int:
-    return len(_found(rows))
+    return [row.measured for row in kept.rows if row.variant == variant and row.measured is not None]
 
 
 def _settings(claim: Measured, config: RunConfig, source: TaskSource) -> dict[str, Any]:
@@ -210,42 +201,6 @@ def _settings(claim: Measured, config: RunConfig, source: TaskSource) -> dict[st
         names = {"seed", "steps", "batch", "budget", "learner", "optimizer"}
         settings |= config.model_dump(mode="json", include=names)
     return settings
-
-
-def _kept(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a file, which is made if it is not there; a last one that was cut short is left out.
-
-    Raises:
-        UserError: if they follow from other settings, or the file can't be read or written.
-    """
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{path} can't be read ({error}); move it away, or give another folder with --out.") from error
-    lines = text.splitlines() or [json.dumps({"settings": settings})]
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise UserError(f"{path}, line {number} is not JSON; mend it or take it out.") from error
-    if len(rows) == 1:  # nothing was measured
-        rows = [{"settings": settings}]
-    if not all(isinstance(row, dict) and row.keys() >= {"number", "variant", "measured"} for row in rows[1:]):
-        raise UserError(f"{path} has lines that are no measurements; mend it, or give another folder with --out.")
-    first = rows[0].get("settings", {}) if rows and isinstance(rows[0], dict) else {}
-    for key, value in json.loads(json.dumps(settings)).items():
-        if first.get(key) != value:
-            raise UserError(
-                f"{path} was measured with {key} = {json.dumps(first.get(key))}, not {json.dumps(value)}; give another "
-                "folder with --out, or the settings that it was started with."
-            )
-    whole = "".join(f"{json.dumps(row)}\n" for row in rows)
-    if whole != text:
-        with saving(path):
-            write_whole(path, whole)
-    return rows[1:]
 
 
 def table(finding: Finding) -> Table:

@@ -30,12 +30,21 @@ class Subject(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What a variant of a claim measured on a task, by its number; None if the claim is not about it."""
+
+    number: int
+    variant: str
+    measured: Row | None
+
+
+@dataclass(frozen=True)
 class Measured:
     """A claim that is measured on a policy.
 
-    `variants` measure, each by itself, one task; None says that the claim is not about it. `finding` is given the
-    family and the rows of each variant, in this order. `policy` makes the agent of the settings, which `trains` if
-    rows follow from the settings of training as well.
+    Each of `variants` measures a task, or returns None if the claim is not about it. `finding` is given the family and
+    the rows of each variant, in this order. `policy` makes the agent from the settings; if it `trains`, rows follow
+    from those of training, too.
     """
 
     variants: Mapping[str, Callable[[Subject], Awaitable[Row | None]]]

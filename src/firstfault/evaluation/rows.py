@@ -1,0 +1,95 @@
+"""Files of rows that go on: what is in one is not done again, nor mixed with what follows from other settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from firstfault.errors import UserError
+from firstfault.files import saving, write_whole
+
+Row = TypeVar("Row")
+
+
+class RowsFile(Generic[Row]):
+    """A JSONL file: the settings in the first line, then a row a line. Without a path, rows are in memory only.
+
+    Args:
+        path: the file; if it is there, it goes on, without a last line that was cut short.
+        settings: what the rows follow from.
+        row: their dataclass.
+        flag: what the file's place is given with.
+        whole: leaves the rows that stay of those that are there; by default all.
+
+    Raises:
+        UserError: if the file is none of ours, has other settings, or can't be read or written.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        settings: Mapping[str, Any],
+        row: type[Row],
+        flag: str,
+        whole: Callable[[list[Row]], list[Row]] = list,
+    ):
+        self.path = path
+        self.rows: list[Row] = []
+        if path is None:
+            return
+        header = _line({"settings": settings})
+        try:
+            there = path.read_bytes() if path.exists() else b""
+            if there:
+                self.rows = whole(_read(path, there, json.loads(header)["settings"], row, flag))
+            text = header + _lines(self.rows)
+            if text.encode() != there:
+                write_whole(path, text)
+        except OSError as error:
+            raise UserError(f"{path} can't be kept ({error.strerror}); give another path with {flag}.") from error
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep these rows."""
+        if self.path is not None:
+            with saving(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(_lines(rows))
+        self.rows.extend(rows)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _lines(rows: Iterable[Any]) -> str:
+    return "".join(_line(asdict(row)) for row in rows)
+
+
+def _read(path: Path, text: bytes, settings: dict[str, Any], row: type[Row], flag: str) -> list[Row]:
+    first, *lines = text.split(b"\n")
+    rows: list[Row] = []
+    expected = "settings"
+    try:
+        made = dict(json.loads(first)["settings"])
+        expected = row.__name__.lower()
+        for line in lines[:-1]:  # the last is empty, or was cut short
+            rows.append(row(**json.loads(line)))
+    except (ValueError, LookupError, TypeError) as error:
+        number = 1 if expected == "settings" else len(rows) + 2
+        raise UserError(
+            f"line {number} of {path} holds no {expected}; mend it, or give another path with {flag}."
+        ) from error
+    for name in {**settings, **made}:
+        if rows and made.get(name) != settings.get(name):  # where nothing came of other settings, these may begin
+            raise UserError(
+                f"{path} was made with {_setting(name, made)}, not {_setting(name, settings)}; give the same settings, "
+                f"or another path with {flag}."
+            )
+    return rows
+
+
+def _setting(name: str, settings: Mapping[str, Any]) -> str:
+    text = json.dumps(settings.get(name), ensure_ascii=False)
+    return f"{name} = {text if len(text) <= 120 else text[:119] + '…'}"
