@@ -88,39 +88,3 @@ def _taken(count: int, take: float, most: int) -> list[float]:
         return [math.comb(count, x) * take**x * (1 - take) ** (count - x) for x in several]
     yes, no = math.log(take), math.log1p(-take)  # the numbers of sets are too large for floats
     return [math.exp(math.log(math.comb(count, x)) + x * yes + (count - x) * no) for x in several]
-
-
-def kendall_tau(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """How far two orders agree: Kendall's τ_b, which accounts for ties; NaN if all values of one are equal.
-
-        τ_b = (P - Q) / √((P + Q + T)(P + Q + U))
-
-    P and Q count the pairs that both order alike and unlike, T and U those that only `scores` or only `truth` ties
-    (Kendall 1945). Of these three pairs, two are ordered alike and one is tied by the scores:
-
-    >>> round(kendall_tau([1, 1, 3], [1, 2, 3]), 6), kendall_tau([3, 2, 1], [1, 2, 3])
-    (0.816497, -1.0)
-    """
-    a, b = _signs(scores), _signs(truth)
-    pairs = math.sqrt(np.count_nonzero(a) * np.count_nonzero(b))
-    return float((a * b).sum() / pairs) if pairs else math.nan
-
-
-def pairwise_accuracy(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """The share of the pairs with different `truth` that `scores` order alike; equal scores count half.
-
-    NaN if there are no such pairs. Of these two, one is ordered alike, and one has equal scores:
-
-    >>> pairwise_accuracy([1, 1, 3], [0, 1, 1])
-    0.75
-    """
-    a, b = _signs(scores), _signs(truth)
-    different = b != 0
-    return float((1 + (a * b)[different]).mean() / 2) if different.any() else math.nan
-
-
-def _signs(values: Sequence[float]) -> np.ndarray:
-    """The order of every pair, once: -1, 0 or 1."""
-    array = np.asarray(values, dtype=float)
-    first, second = np.triu_indices(len(array), k=1)
-    return np.sign(array[first] - array[second])

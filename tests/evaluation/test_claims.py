@@ -5,17 +5,19 @@ import random
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import mannwhitneyu
 
 from firstfault.cli import main
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
-from firstfault.estimators import kendall_tau, pairwise_accuracy
 from firstfault.evaluation import failures
 from firstfault.evaluation.claims import consistency, praise, ranking, recovery, values
 from firstfault.evaluation.claims.command import ClaimsConfig, command
 from firstfault.evaluation.claims.finding import Figure, judged
+from firstfault.evaluation.claims.ranking import kendall_tau, pairwise_accuracy
 from firstfault.evaluation.failures import Failure, search_again
 from firstfault.localize import Bisect, Posterior
 from firstfault.tree import Task, Term, Tree
@@ -73,7 +75,15 @@ def test_how_credit_orders_branches_by_hand():
     same = {"task": "t", "credit": [[1.0, 2.0]], "worth": [[0.5, 0.5]]}
     assert ranking.agreement(same, pairwise_accuracy) is None
     silent = {"task": "t", "credit": [[1.0, 1.0]], "worth": [[0.5, 0.0]]}
-    assert (ranking.agreement(silent, pairwise_accuracy), ranking.agreement(silent, ranking.tau)) == (0.5, 0.0)
+    assert (ranking.agreement(silent, pairwise_accuracy), ranking.agreement(silent, kendall_tau)) == (0.5, 0.0)
+
+
+def test_pairwise_accuracy_is_the_area_under_the_curve_of_two_classes():
+    """For a worth of 0 and 1 it is the statistic of Mann and Whitney over the number of pairs."""
+    draw = np.random.default_rng(1)
+    credit, worth = draw.integers(5, size=40), draw.integers(2, size=40)
+    statistic = mannwhitneyu(credit[worth == 1], credit[worth == 0]).statistic
+    assert pairwise_accuracy(credit, worth) == pytest.approx(statistic / (worth.sum() * (1 - worth).sum()))
 
 
 def test_rankings_are_paired_by_their_place_whatever_tasks_are_called():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from firstfault.estimators import kendall_tau, major_at_k, pairwise_accuracy, pass_at_k
+from firstfault.estimators import major_at_k, pass_at_k
 from firstfault.intervals import mean_interval, ratio_interval
 
 
@@ -129,26 +129,6 @@ def test_more_runs_than_there_are_is_a_bug(numbers):
         pass_at_k(4, 2, **numbers)
     with pytest.raises(ValueError):
         major_at_k(["1"] * 4, [True] * 4, **numbers)
-
-
-def test_kendall_tau_agrees_with_scipy():
-    draw = np.random.default_rng(0)
-    for n in (2, 3, 5, 30):
-        for levels in (2, 3, 1000):
-            a, b = draw.integers(levels, size=(2, n))
-            assert kendall_tau(a, b) == pytest.approx(scipy.stats.kendalltau(a, b).statistic, nan_ok=True)
-
-
-def test_orders_without_pairs_say_nothing():
-    assert math.isnan(kendall_tau([1, 1], [1, 2])) and math.isnan(pairwise_accuracy([1, 2], [1, 1]))
-
-
-def test_pairwise_accuracy_is_the_area_under_the_curve_of_two_classes():
-    """For a truth of 0 and 1 it is the statistic of Mann and Whitney over the number of pairs."""
-    draw = np.random.default_rng(1)
-    scores, truth = draw.integers(5, size=40), draw.integers(2, size=40)
-    statistic = scipy.stats.mannwhitneyu(scores[truth == 1], scores[truth == 0]).statistic
-    assert pairwise_accuracy(scores, truth) == pytest.approx(statistic / (truth.sum() * (1 - truth).sum()))
 
 
 def test_intervals_of_means_agree_with_scipy():

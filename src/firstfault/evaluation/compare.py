@@ -21,7 +21,7 @@ from firstfault.errors import UserError
 from firstfault.evaluation.cells import CellError, fail, failure, in_process, keep, result, teach, tidy, train_cell
 from firstfault.evaluation.findings import findings
 from firstfault.evaluation.plan import Cell, Plan, flat, slug
-from firstfault.evaluation.statistics import student
+from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import saving, write_whole
 from firstfault.progress import progress
 from firstfault.training.build import uses_cpu
@@ -33,7 +33,7 @@ class Comparison:
     """A comparison in its folder. `failures` has what went wrong with runs of this time, by their names."""
 
     def __init__(self, plan: Plan, console: Console):
-        student()
+        scipy_stats()
         self.plan = plan
         self.console = console
         self.failures: dict[str, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 
@@ -15,8 +16,8 @@ POWER = 0.8
 MOST_SEEDS = 100_000
 
 
-def student(name: str = "t"):
-    """A distribution of scipy: `t`; `nct`, the noncentral one; or `norm`.
+def scipy_stats() -> ModuleType:
+    """`scipy.stats`, which is imported only where something is to be concluded.
 
     Raises:
         UserError: if scipy is not installed.
@@ -25,7 +26,7 @@ def student(name: str = "t"):
         from scipy import stats
     except ImportError:
         raise UserError("comparisons and claims need scipy; pip install 'firstfault[compare]'.") from None
-    return getattr(stats, name)
+    return stats
 
 
 def alike(values: Sequence[float]) -> bool:
@@ -47,7 +48,7 @@ def mean_t(values: Sequence[float]) -> tuple[float, float, float]:
     n, mean = len(values), float(np.mean(values))
     if alike(values):
         return mean, -math.inf, math.inf
-    half = float(student().ppf(1 - LEVEL / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = float(scipy_stats().t.ppf(1 - LEVEL / 2, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
@@ -58,8 +59,7 @@ def p_value(differences: Sequence[float]) -> float:
     """
     if alike(differences):
         return 1.0
-    n, mean, sd = len(differences), float(np.mean(differences)), float(np.std(differences, ddof=1))
-    return float(2 * student().sf(abs(mean) / sd * math.sqrt(n), n - 1))
+    return float(scipy_stats().ttest_1samp(differences, 0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -105,9 +105,9 @@ def power(seeds: int, mean: float, sd: float, level: float = LEVEL) -> float:
     >>> round(power(34, 0.5, 1.0), 2)
     0.81
     """
-    bound, shift = student().ppf(1 - level / 2, seeds - 1), abs(mean) / sd * math.sqrt(seeds)
-    noncentral = student("nct")
-    chance = float(noncentral.sf(bound, seeds - 1, shift) + noncentral.cdf(-bound, seeds - 1, shift))
+    stats = scipy_stats()
+    bound, shift = stats.t.ppf(1 - level / 2, seeds - 1), abs(mean) / sd * math.sqrt(seeds)
+    chance = float(stats.nct.sf(bound, seeds - 1, shift) + stats.nct.cdf(-bound, seeds - 1, shift))
     return 1.0 if math.isnan(chance) else chance  # scipy's is NaN where the shift is far out
 
 
@@ -120,7 +120,7 @@ def seeds_needed(differences: Sequence[float], level: float = LEVEL) -> int | No
     mean = float(np.mean(differences))
     if alike(differences) or mean == 0:
         return None
-    sd, normal = float(np.std(differences, ddof=1)), student("norm")
+    sd, normal = float(np.std(differences, ddof=1)), scipy_stats().norm
     enough = math.ceil(((normal.ppf(1 - level / 2) + normal.ppf(POWER)) * sd / mean) ** 2)  # if the spread were known
     if enough > MOST_SEEDS:
         return None

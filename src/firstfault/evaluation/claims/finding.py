@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from firstfault.evaluation.statistics import LEVEL, alike, bootstrap, mean_t, student
+from firstfault.evaluation.statistics import LEVEL, alike, bootstrap, mean_t, scipy_stats
 from firstfault.intervals import mean_interval
 
 Verdict = Literal["holds", "does not hold", "can't tell at this size"]
@@ -113,6 +113,6 @@ def judged(differences: Sequence[Figure]) -> tuple[Verdict, str]:
 
 def _corrected(d: Figure, number: int) -> float:
     """The upper end of an interval that is as much wider as Student's is after Bonferroni's correction."""
-    of = student()
+    of = scipy_stats().t
     wider = of.ppf(1 - LEVEL / 2 / number, d.n - 1) / of.ppf(1 - LEVEL / 2, d.n - 1)
     return d.mean + wider * (d.high - d.mean)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from random import Random
+from statistics import mean
 from typing import Any
 
 from firstfault.agent.base import Rollouts
-from firstfault.estimators import kendall_tau, pairwise_accuracy
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.claims.measured import Row, Subject
+from firstfault.evaluation.statistics import scipy_stats
 from firstfault.localize.search import act
 from firstfault.methods import AEPO, ARPO, ELPO, Method, TreeGRPO, VinePPO
 from firstfault.tree import Node
@@ -76,9 +77,21 @@ def agreement(row: Mapping[str, Any], measure: Callable[[Sequence[float], Sequen
     return sum(measure(*pair) for pair in pairs) / len(pairs) if pairs else None
 
 
-def tau(credit: Sequence[float], worth: Sequence[float]) -> float:
-    """Kendall's, and 0 where credit orders nothing."""
-    return kendall_tau(credit, worth) if len(set(credit)) > 1 else 0.0
+def pairwise_accuracy(credit: Sequence[float], worth: Sequence[float]) -> float:
+    """The share of the pairs of different worth that credit orders alike; equal credit counts half.
+
+    Of these two, one is ordered alike, and one has equal credit:
+
+    >>> pairwise_accuracy([1, 1, 3], [0, 1, 1])
+    0.75
+    """
+    pairs = combinations(zip(credit, worth, strict=True), 2)
+    return mean(0.5 if a == b else float((a < b) == (v < w)) for (a, v), (b, w) in pairs if v != w)
+
+
+def kendall_tau(credit: Sequence[float], worth: Sequence[float]) -> float:
+    """Kendall's τ_b, which accounts for ties; 0 where credit is the same for all."""
+    return float(scipy_stats().kendalltau(credit, worth).statistic) if len(set(credit)) > 1 else 0.0
 
 
 def finding(family: str, *by_method: Sequence[Row]) -> Finding:
@@ -88,7 +101,7 @@ def finding(family: str, *by_method: Sequence[Row]) -> Finding:
     scores = {name: [agreement(row, pairwise_accuracy) for row in measured[name]] for name in METHODS}
     figures = [Figure.of(name, [s for s in of if s is not None]) for name, of in scores.items()]
     for name in METHODS:
-        taus = [agreement(row, tau) for row in measured[name]]
+        taus = [agreement(row, kendall_tau) for row in measured[name]]
         figures.append(Figure.of(f"{name}: τ", [value for value in taus if value is not None]))
     differences = [difference(f"{a} - {b}", scores[a], scores[b]) for a, b in pairwise(CLAIMED)]
     verdict, why = judged(differences)
