@@ -12,8 +12,8 @@ from firstfault.evaluation.compare import Comparison
 from firstfault.evaluation.plan import read_plan
 from firstfault.evaluation.summary import FIGURES
 from firstfault.methods import METHODS
+from firstfault.report.metrics import METRICS
 from firstfault.training.build import build_method, build_tasks, method_class
-from firstfault.training.metrics import METRICS
 from firstfault.tree import Task, Tree
 
 ROOT = Path(__file__).parent.parent

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from firstfault.report.terminal import tree_picture
 from firstfault.tree import Call, Node, Probe, Task, Term, Tree, Verdict, load_trees, save_trees
 
 HOSTILE = "[red]red[/red] [/] \x1b[31m\x1b]0;title\x07\x08\x00\x7f\x9b2J \u202egnol \r\n\t日本語 😀 \ud800"
@@ -38,14 +39,14 @@ def named(tree: Tree) -> list[Node]:
 def written(tree: Tree, width: int = 200) -> str:
     """What a terminal with all its abilities is sent."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor")
-    console.print(tree)
+    console.print(tree_picture(tree))
     return console.file.getvalue()
 
 
 def shown(tree: Tree, width: int = 200) -> str:
     """The same without styles."""
     console = Console(file=io.StringIO(), width=width)
-    console.print(tree)
+    console.print(tree_picture(tree))
     return console.file.getvalue()
 
 

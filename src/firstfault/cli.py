@@ -62,10 +62,9 @@ def _dashed(argument: str) -> str:
 
 def train(parsed: argparse.Namespace) -> None:
     from firstfault.report import write_report
+    from firstfault.report.terminal import run_table
     from firstfault.training.build import build_method, build_tasks
     from firstfault.training.loop import Trainer
-    from firstfault.training.metrics import METRICS
-    from firstfault.training.summary import summary
 
     console = Console(stderr=True)
     config = _config(parsed)
@@ -73,9 +72,9 @@ def train(parsed: argparse.Namespace) -> None:
         config, build_tasks(config.tasks), build_method(config.method), resume=parsed.resume, console=console
     )
     trainer.train()
-    Console().print(summary(trainer.folder))
+    Console().print(run_table(trainer.folder))
     if trainer.folder.read_metrics():
-        print(f"report: {write_report(config.run_dir, METRICS)}")
+        print(f"report: {write_report(config.run_dir)}")
 
 
 def evaluate(parsed: argparse.Namespace) -> None:
@@ -99,12 +98,12 @@ def tasks(parsed: argparse.Namespace) -> None:
 
 def report(parsed: argparse.Namespace) -> None:
     from firstfault.report import write_report
-    from firstfault.training.metrics import METRICS
 
-    print(write_report(parsed.run_dir, METRICS))
+    print(write_report(parsed.run_dir))
 
 
 def show(parsed: argparse.Namespace) -> None:
+    from firstfault.report.terminal import tree_picture
     from firstfault.tree import UNREADABLE, load_trees
 
     try:
@@ -114,13 +113,14 @@ def show(parsed: argparse.Namespace) -> None:
     if parsed.tree is not None and not 1 <= parsed.tree <= len(trees):
         raise UserError(f"{parsed.trees} has no tree {parsed.tree}; it has {len(trees)}, counted from 1.")
     for tree in trees[: parsed.first] if parsed.tree is None else [trees[parsed.tree - 1]]:
-        Console().print(tree)
+        Console().print(tree_picture(tree))
 
 
 def compare(parsed: argparse.Namespace) -> None:
     from firstfault.evaluation.compare import Comparison
     from firstfault.evaluation.plan import CompareConfig, read_plan
-    from firstfault.report.compared import summary, write_comparison
+    from firstfault.report.compared import write_comparison
+    from firstfault.report.terminal import comparison_table
 
     own = {name: value for name, value in vars(parsed).items() if name in CompareConfig.model_fields}
     shared = _tables({name: value for name, value in vars(parsed).items() if name not in own})
@@ -134,7 +134,7 @@ def compare(parsed: argparse.Namespace) -> None:
         raise
     results = comparison.results()
     pages = write_comparison(results, out)
-    Console().print(summary(results))
+    Console().print(comparison_table(results))
     print(f"report: {pages}")
     refused = {
         (run["method"], run["family"]): f"{run['method']} overspent its budget on {run['family']} ({run['overspent']})"

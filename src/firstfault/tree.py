@@ -19,11 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-from rich.tree import Tree as RichTree
-
 from firstfault.files import whole
-from firstfault.text import one_line
 
 
 @dataclass
@@ -301,19 +297,6 @@ class Tree:
 
     __hash__ = None  # type: ignore[assignment]  # trees are mutable
 
-    def __rich__(self) -> RichTree:
-        """The tree for a terminal: a line a step, with rewards and advantages; a lost run's first fault is marked.
-
-        Behind it a line a search, with its evidence.
-        """
-        picture = RichTree(Text(one_line(self.task.question, 72), style="bold"))
-        drawn = {self.root: picture}
-        for node in self.steps:
-            drawn[node] = drawn[node.parent].add(_line(node))
-        for verdict in self.verdicts:
-            picture.add(_verdict_line(self, verdict))
-        return picture
-
 
 def independent_runs(*rewards: float, steps: int = 1, tokens: int = 2) -> Tree:
     """A small tree to try things on: runs with these rewards that share nothing, of equal steps of equal lengths."""
@@ -325,38 +308,6 @@ def independent_runs(*rewards: float, steps: int = 1, tokens: int = 2) -> Tree:
                             entropies=[0.5] * tokens)  # fmt: skip
         node.end, node.success, node.reward = "answer", reward > 0, float(reward)
     return tree
-
-
-def _line(node: Node) -> Text:
-    style = "" if not node.is_leaf else "green" if node.success else "red"
-    # of a step with calls, what is said before them; some models write nothing else than the call
-    said = node.text if not node.calls else node.text.partition("<tool_call>")[0].partition("{")[0]
-    line = Text(one_line(said, 40 if node.calls else 72), style=style)
-    for call in node.calls:
-        arguments = ", ".join(str(value) for value in call.arguments.values())
-        line.append(f" {one_line(call.name, 24)}({one_line(arguments, 40)})", style="dim")
-        line.append(f" → {one_line(call.output, 24)}", style="yellow" if call.failed else "cyan")
-    if node.is_leaf:
-        line.append(f"  reward {node.reward:+.2f} ({node.end})", style=style)
-    if node.terms:
-        line.append(f"  A {node.advantage:+.2f}", style="dim")
-    if node.value is not None:
-        line.append(f"  V {node.value:.2f} of {node.value_samples}", style="dim")
-    if node.critical:
-        line.append("  ← first fault", style="bold red")
-    return line
-
-
-def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
-    line = Text(f"search on run {tree.nodes[verdict.leaf].rollout}:", style="bold")
-    for probe in verdict.probes:
-        line.append(f" after step {probe.step} {probe.successes}/{probe.tries},", style="dim")
-    found = f"first fault at step {verdict.step}" if verdict.step <= verdict.steps else "no step is irrecoverable"
-    line.append(f" → {found}")
-    line.append("" if verdict.probability is None else f" (probability {verdict.probability:.2f})", style="dim")
-    line.append("" if verdict.finished else " (without an answer to rely on)", style="dim")
-    line.append("" if verdict.marked else " (not used)", style="dim")
-    return line
 
 
 def save_trees(trees: Iterable[Tree], path: Path) -> None:

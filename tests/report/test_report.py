@@ -14,6 +14,7 @@ from firstfault.report import tree_svg, write_report
 from firstfault.report.curves import Line, Point, chart
 from firstfault.report.folder import telling
 from firstfault.report.layout import ROW, lay_out
+from firstfault.report.metrics import METRICS
 from firstfault.tree import Call, Node, Probe, Task, Term, Tree, Verdict, save_trees
 
 HOSTILE = (
@@ -103,7 +104,7 @@ def drawings(html: str) -> list[ET.Element]:
 
 
 def test_report_of_a_run(tmp_path):
-    path = write_report(write_run(tmp_path), {"entropy": "Mean entropy, in nats.", "absent": "Not in this run."})
+    path = write_report(write_run(tmp_path))
     assert path == tmp_path / "report.html"
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
         "config.toml", "evaluation.json", "metrics.jsonl", "report.html",
@@ -115,11 +116,11 @@ def test_report_of_a_run(tmp_path):
     for expected in (
         "elpo on chain", "seed 3", "768 rollouts 384 of them probes", "69k generated tokens", "15 s time",
         "0.360 0.300 to 0.420 0.500 0.440 to 0.560 +0.140", "256 problems, 4 samples each",
-        "Mean entropy, in nats.", "steps = 4", "continued from step 1 of run 0",
+        METRICS["entropy"], "steps = 4", "continued from step 1 of run 0",
         "Run 0: after step 1, 1 of 1 probes succeeded; after step 2, 0 of 2 probes succeeded; first fault at step 2",
     ):  # fmt: skip
         assert expected in words
-    assert "Not in this run." not in words
+    assert METRICS["kl_reference"] not in words
     assert len([e for e in drawings(html) if "ff-tree" in e.get("class", "")]) == 4
     # nothing from elsewhere
     assert not [a for _, attributes in page.elements for a in attributes if a in ("src", "href", "data")]
@@ -127,7 +128,7 @@ def test_report_of_a_run(tmp_path):
 
 
 def test_hostile_text_stays_text(tmp_path):
-    html = write_report(write_run(tmp_path, words=HOSTILE), {f"odd{HOSTILE}": HOSTILE}).read_text(encoding="utf-8")
+    html = write_report(write_run(tmp_path, words=HOSTILE)).read_text(encoding="utf-8")
     page = Page(html)
     assert page.open == []
     assert not {"script", "img", "iframe", "object"} & {tag for tag, _ in page.elements}

@@ -21,11 +21,11 @@ from firstfault.cli import main
 from firstfault.config import ColdStartConfig, LearnerConfig, OptimizerConfig
 from firstfault.errors import UserError
 from firstfault.files import saving
+from firstfault.report.metrics import METRICS
 from firstfault.run_folder import RunFolder
 from firstfault.tasks import Arithmetic
 from firstfault.training.cold_start import cold_start
 from firstfault.training.learner import Learner
-from firstfault.training.metrics import METRICS
 from firstfault.training.tiny import tiny_tokenizer
 from firstfault.tree import load_trees
 

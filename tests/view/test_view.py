@@ -16,7 +16,7 @@ from firstfault.cli import main
 from firstfault.errors import UserError
 from firstfault.intervals import wilson
 from firstfault.methods import ELPO
-from firstfault.training.metrics import METRICS
+from firstfault.report.metrics import METRICS
 from firstfault.tree import Task, Term, Tree, independent_runs, save_trees
 from firstfault.view import Recording, write_page
 from firstfault.view.credit import as_written, credit_by, summed

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from firstfault import __version__
 from firstfault.evaluation.findings import AXES
 from firstfault.files import saving, write_whole
 from firstfault.report.curves import Band, bands
-from firstfault.report.text import duration
+from firstfault.report.text import duration, with_interval
 from firstfault.report.write import environment
 
 Results = Mapping[str, Any]
@@ -73,20 +71,6 @@ def write_comparison(results: Results, out: Path) -> Path:
         write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
         write_whole(out / "results.md", _markdown(results, tables))
     return path
-
-
-def summary(results: Results) -> RichTable:
-    """Levels and conclusions, for the terminal."""
-    table = RichTable("family", "method", title=escape(results["title"]), caption_justify="left")
-    names = {"before": "before", "final": "after"}
-    names |= {"iterations": "on the way"} if "iterations" in results["measures"] else {}
-    for column in ("seeds", *names.values()):
-        table.add_column(column, justify="right")
-    for level in results["levels"]:
-        values = [_with_interval(level[name]) for name in names if name in level]
-        table.add_row(escape(level["family"]), escape(level["method"]), str(level["seeds"]), *map(escape, values))
-    table.caption = escape("\n".join(results["conclusions"]))
-    return table
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -215,7 +199,7 @@ def _by_method(results: Results) -> dict[tuple[str, str], list[Mapping[str, Any]
 def _of_levels(title: str, remark: str, results: Results, names: Mapping[str, str]) -> Table:
     rows = [
         [level["family"], level["method"], str(level["seeds"])]
-        + [_with_interval(level[name]) if name in level else "" for name in names]
+        + [with_interval(level[name]) if name in level else "" for name in names]
         for level in results["levels"] if names
     ]  # fmt: skip
     return Table(title, remark, ["family", "method", "seeds", *names.values()], rows)
@@ -225,7 +209,7 @@ def _differences(results: Results, measure: str) -> Table:
     own = [d for d in results["differences"] if d["measure"] == measure]
     rows = [
         [
-            d["family"], d["first"], d["second"], str(d["seeds"]), _with_interval(d, sign="+"),
+            d["family"], d["first"], d["second"], str(d["seeds"]), with_interval(d, sign="+"),
             f"{d['bootstrap_low']:.3f} to {d['bootstrap_high']:.3f}", f"{d['p']:.2g}", f"{d['p_holm']:.2g}",
             "–" if d["seeds_needed"] is None else f"{d['seeds_needed']:,}", "yes" if d["told_apart"] else "no",
         ]
@@ -328,11 +312,6 @@ def _runs(results: Results) -> Table:
         rows.append([run["family"], run["method"], str(run["seed"]), rate, *success, *spent, time])
     columns = ["family", "method", "seed", "lr", "before", "after", "greedy", *SPENT.values(), "time"]
     return Table("Every run", "Before and after: sampled success.", columns, rows, folded=True)
-
-
-def _with_interval(value: Mapping[str, Any], sign: str = "") -> str:
-    mean = format(value["mean"], f"{sign}.3f")
-    return mean if value["low"] is None else f"{mean} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 def _markdown(results: Results, tables: Sequence[Table]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from html import escape as html_escape
 from unicodedata import east_asian_width
 
@@ -86,3 +87,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def with_interval(value: Mapping[str, float | None], sign: str = "") -> str:
+    """A mean with its interval, where it has one.
+
+    >>> with_interval({"mean": 0.5, "low": 0.25, "high": 0.75}), with_interval({"mean": 0.5, "low": None}, sign="+")
+    ('0.500 [0.250, 0.750]', '+0.500')
+    """
+    mean = format(value["mean"], f"{sign}.3f")
+    return mean if value["low"] is None else f"{mean} [{value['low']:.3f}, {value['high']:.3f}]"

@@ -15,6 +15,7 @@ from firstfault.files import saving, write_whole
 from firstfault.report.curves import Line, Point, chart
 from firstfault.report.folder import Run, read_run
 from firstfault.report.layout import is_probe
+from firstfault.report.metrics import METRICS
 from firstfault.report.picture import tree_svg
 from firstfault.report.text import clean, duration, middle_out, number
 from firstfault.tree import Node, Tree
@@ -33,13 +34,13 @@ SERIES = 4  # lines that a chart can show apart
 LONGEST = 2000  # characters of one text of a run; the trees' files hold the rest
 
 
-def write_report(run_dir: Path, metrics_help: Mapping[str, str] | None = None) -> Path:
+def write_report(run_dir: Path) -> Path:
     """Write `run_dir/report.html` from what the run has left there so far, and return its path.
 
-    `metrics_help` explains metrics by name, a sentence each. The file appears whole or not at all.
+    The file appears whole or not at all.
     """
     run = read_run(Path(run_dir))
-    page = environment().get_template("report.html").render(_context(run, dict(metrics_help or {})))
+    page = environment().get_template("report.html").render(_context(run))
     path = run.path / "report.html"
     with saving(path):
         write_whole(path, page)
@@ -61,8 +62,8 @@ def environment() -> Environment:
     return made
 
 
-def _context(run: Run, metrics_help: dict[str, str]) -> dict[str, Any]:
-    first, rest = _figures(run, metrics_help)
+def _context(run: Run) -> dict[str, Any]:
+    first, rest = _figures(run)
     return {
         "title": _title(run.config),
         "facts": [(name, fact) for name in ("model", "seed") if (fact := _setting(run.config, name))],
@@ -73,7 +74,7 @@ def _context(run: Run, metrics_help: dict[str, str]) -> dict[str, Any]:
         "evaluation": _evaluation(run),
         "figures": first,
         "more_figures": rest,
-        "help": {name: metrics_help[name] for name in run.names if name in metrics_help},
+        "help": {name: METRICS[name] for name in run.names if name in METRICS},
         "trees": [_tree(iteration, tree) for iteration, tree in run.trees],
         "last_iteration": run.iterations[-1],
     }
@@ -153,7 +154,7 @@ def _evaluation(run: Run) -> dict[str, Any] | None:
 # curves
 
 
-def _figures(run: Run, metrics_help: dict[str, str]) -> tuple[list[dict], list[dict]]:
+def _figures(run: Run) -> tuple[list[dict], list[dict]]:
     """The charts to see first, and all others."""
     series = {name: run.series(name) for name in run.names}
     if {"probes", "rollouts"} <= set(series):
@@ -167,15 +168,15 @@ def _figures(run: Run, metrics_help: dict[str, str]) -> tuple[list[dict], list[d
         names = [name for name in names if name in series]
         evaluated = points if title == "Success" else []
         if names or evaluated:
-            first.append(_figure(run, title, {n: series[n] for n in names}, metrics_help, evaluated))
+            first.append(_figure(run, title, {n: series[n] for n in names}, evaluated))
     shown = {name for names in wanted.values() for name in names}
-    rest = [_figure(run, "", {n: v}, metrics_help) for n, v in series.items() if n not in shown]
+    rest = [_figure(run, "", {n: v}) for n, v in series.items() if n not in shown]
     return [f for f in first if f["svg"]], [f for f in rest if f["svg"]]
 
 
-def _figure(run: Run, title: str, series: dict, metrics_help: dict[str, str], points: list[Point] | None = None):
+def _figure(run: Run, title: str, series: dict, points: list[Point] | None = None):
     lines = [Line(name, values) for name, values in series.items()]
-    keys = [(f"s{i}", line.name, line.numbers[-1:], metrics_help.get(line.name, "")) for i, line in enumerate(lines)]
+    keys = [(f"s{i}", line.name, line.numbers[-1:], METRICS.get(line.name, "")) for i, line in enumerate(lines)]
     latest = {f"e{p.series}": (f"e{p.series}", f"{p.name}, evaluated", [p.value], "") for p in points or []}
     return {
         "title": title,

@@ -1,4 +1,4 @@
-"""The metrics of an iteration, each with the sentence that the report and the docs show."""
+"""The metrics of an iteration; `report/metrics.py` explains each."""
 
 from __future__ import annotations
 
@@ -12,50 +12,6 @@ from firstfault.credit import mean
 from firstfault.losses import TermBatch
 from firstfault.training.pack import Packed
 from firstfault.tree import Tree
-
-METRICS = {
-    "iteration": "number of the batch of tasks: explored, credited, learnt from",
-    "success": "share of the rollouts that succeeded; with an adaptive method not a learning curve, since hard tasks "
-    "get other rollouts than easy ones",
-    "success_whole": "the same over whole rollouts, those that started at the prompt; it differs between methods that "
-    "draw more of them where some fail and those that don't",
-    "reward": "mean reward of the rollouts",
-    "zero_gradient_groups": "share of the trees in which no step has an advantage: they teach nothing",
-    "entropy": "mean entropy (nats) of the policy at the tokens it is trained on",
-    "kl_sampler": "mean divergence (nats, k3 estimate) of the policy from the one that sampled the batch",
-    "kl_reference": "the same from the policy that training began with; only where the method asks for it",
-    "value_error": "mean squared error of the critic over the states it learns from; only where there is one",
-    "ratio_mean": "mean probability ratio between the policy and the one that sampled",
-    "ratio_distance": "mean distance of that ratio from 1; at 0 no clip can bind",
-    "clip_share": "share of the terms whose gradient the clip cuts off",
-    "clip_share_localized": "the same among terms from a critical step on",
-    "localized_share": "share of the terms that are from a critical step on",
-    "loss": "mean loss of the updates; its size says nothing about progress",
-    "gradient_norm": "mean norm of the gradient, before it is scaled down",
-    "updates": "optimizer updates of the iteration",
-    "skipped_updates": "mini-batches in which no tree had a gradient",
-    "tasks": "tasks that were due; a method may draw others, too",
-    "rollouts": "completions sampled, whole or from the middle of a run, whatever became of them",
-    "probes": "those of them that were sampled from the middle of a run",
-    "searches": "searches for a critical step",
-    "searches_finished": "those of them that came to an answer to rely on",
-    "discarded": "rollouts taken back because their tools could not be brought to where they stood",
-    "critical_steps": "searches whose verdict the method used",
-    "steps_per_run": "mean number of steps of a rollout, shared ones included",
-    "answered": "share of the rollouts that ended with an answer, not at a limit",
-    "generated_tokens": "tokens sampled",
-    "computed_tokens": "tokens that went through the model while sampling, prompts and tool outputs included",
-    "recomputed_tokens": "those of them whose keys and values had been computed before under the same weights",
-    "trained_tokens": "unique tokens that went through the model in training",
-    "batch_occupancy": "mean number of completions that were decoded together",
-    "tool_calls": "tool calls made",
-    "tool_failures": "those of them that gave no normal result",
-    "seconds_explore": "time spent on sampling, tools included",
-    "seconds_tools": "time that rollouts waited for tools, summed over rollouts side by side",
-    "seconds_update": "time spent on training",
-    "peak_memory_mb": "most memory (MB) that the process has had by then, evaluations included; on a GPU that of its "
-    "tensors there, else all of the process, libraries included",
-}
 
 
 def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, float]:

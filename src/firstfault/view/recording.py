@@ -11,8 +11,8 @@ from typing import Any
 from firstfault.errors import UserError
 from firstfault.methods import METHODS
 from firstfault.report.folder import Run, read_records
+from firstfault.report.metrics import METRICS
 from firstfault.run_folder import RunFolder
-from firstfault.training.metrics import METRICS
 from firstfault.tree import UNREADABLE, Tree, load_trees
 from firstfault.view.credit import Credit, as_written, credit_by, named
 from firstfault.view.data import Decode, decoder, payload, plain, summary

@@ -1,0 +1,100 @@
+"""What a run and a comparison achieved, and rollout trees, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from firstfault.report.text import with_interval
+from firstfault.run_folder import RunFolder
+from firstfault.text import one_line
+from firstfault.tree import Node, Tree, Verdict
+
+
+def run_table(folder: RunFolder) -> Table:
+    """Success before and after a run with 95 % intervals, and what it took."""
+    rows, records = folder.read_metrics(), folder.read_evaluation()
+    table = Table(title=str(folder.path))
+    table.add_column("success on held-out tasks")
+    for record in records:
+        table.add_column(
+            f"after {record['iteration']} iterations" if record["iteration"] else "before", justify="right"
+        )
+    for kind in ("sampled", "greedy"):
+        cells = [f"{r[kind]:.3f} [{r[f'{kind}_low']:.3f}, {r[f'{kind}_high']:.3f}]" for r in records]
+        table.add_row(kind, *cells)
+    total = {
+        name: f"{sum(row[name] for row in rows):,.0f}"
+        for name in ("rollouts", "probes", "generated_tokens", "trained_tokens", "tool_calls")
+    }
+    table.caption = (
+        f"trained on {total['rollouts']} rollouts ({total['probes']} of them probes): "
+        f"{total['generated_tokens']} tokens written, {total['tool_calls']} tool calls, "
+        f"{total['trained_tokens']} unique tokens trained on"
+    )
+    return table
+
+
+def comparison_table(results: Mapping[str, Any]) -> Table:
+    """Levels and conclusions of a comparison."""
+    table = Table("family", "method", title=escape(results["title"]), caption_justify="left")
+    names = {"before": "before", "final": "after"}
+    names |= {"iterations": "on the way"} if "iterations" in results["measures"] else {}
+    for column in ("seeds", *names.values()):
+        table.add_column(column, justify="right")
+    for level in results["levels"]:
+        values = [with_interval(level[name]) for name in names if name in level]
+        table.add_row(escape(level["family"]), escape(level["method"]), str(level["seeds"]), *map(escape, values))
+    table.caption = escape("\n".join(results["conclusions"]))
+    return table
+
+
+def tree_picture(tree: Tree) -> RichTree:
+    """A line a step, with rewards and advantages; a lost run's first fault is marked.
+
+    Behind it a line a search, with its evidence.
+    """
+    picture = RichTree(Text(one_line(tree.task.question, 72), style="bold"))
+    drawn = {tree.root: picture}
+    for node in tree.steps:
+        drawn[node] = drawn[node.parent].add(_line(node))
+    for verdict in tree.verdicts:
+        picture.add(_verdict_line(tree, verdict))
+    return picture
+
+
+def _line(node: Node) -> Text:
+    style = "" if not node.is_leaf else "green" if node.success else "red"
+    # of a step with calls, what is said before them; some models write nothing else than the call
+    said = node.text if not node.calls else node.text.partition("<tool_call>")[0].partition("{")[0]
+    line = Text(one_line(said, 40 if node.calls else 72), style=style)
+    for call in node.calls:
+        arguments = ", ".join(str(value) for value in call.arguments.values())
+        line.append(f" {one_line(call.name, 24)}({one_line(arguments, 40)})", style="dim")
+        line.append(f" → {one_line(call.output, 24)}", style="yellow" if call.failed else "cyan")
+    if node.is_leaf:
+        line.append(f"  reward {node.reward:+.2f} ({node.end})", style=style)
+    if node.terms:
+        line.append(f"  A {node.advantage:+.2f}", style="dim")
+    if node.value is not None:
+        line.append(f"  V {node.value:.2f} of {node.value_samples}", style="dim")
+    if node.critical:
+        line.append("  ← first fault", style="bold red")
+    return line
+
+
+def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
+    line = Text(f"search on run {tree.nodes[verdict.leaf].rollout}:", style="bold")
+    for probe in verdict.probes:
+        line.append(f" after step {probe.step} {probe.successes}/{probe.tries},", style="dim")
+    found = f"first fault at step {verdict.step}" if verdict.step <= verdict.steps else "no step is irrecoverable"
+    line.append(f" → {found}")
+    line.append("" if verdict.probability is None else f" (probability {verdict.probability:.2f})", style="dim")
+    line.append("" if verdict.finished else " (without an answer to rely on)", style="dim")
+    line.append("" if verdict.marked else " (not used)", style="dim")
+    return line
