@@ -70,12 +70,12 @@ def test_which_edit_recovers_by_hand():
 
 def test_how_credit_orders_branches_by_hand():
     row = {"task": "t", "credit": [[0.5, -0.5, 0.0], [1.0, 0.0]], "worth": [[0.75, 0.25, 0.25], [0.0, 0.5]]}
-    assert ranking.agreement(row, pairwise_accuracy) == 0.5  # the first branching is right, the second wrong
-    assert ranking.agreement(row, kendall_tau) == pytest.approx((2 / 6**0.5 - 1) / 2)
+    assert ranking.ordering(row, pairwise_accuracy) == 0.5  # the first branching is right, the second wrong
+    assert ranking.ordering(row, kendall_tau) == pytest.approx((2 / 6**0.5 - 1) / 2)
     same = {"task": "t", "credit": [[1.0, 2.0]], "worth": [[0.5, 0.5]]}
-    assert ranking.agreement(same, pairwise_accuracy) is None
+    assert ranking.ordering(same, pairwise_accuracy) is None
     silent = {"task": "t", "credit": [[1.0, 1.0]], "worth": [[0.5, 0.0]]}
-    assert (ranking.agreement(silent, pairwise_accuracy), ranking.agreement(silent, kendall_tau)) == (0.5, 0.0)
+    assert (ranking.ordering(silent, pairwise_accuracy), ranking.ordering(silent, kendall_tau)) == (0.5, 0.0)
 
 
 def test_pairwise_accuracy_is_the_area_under_the_curve_of_two_classes():
@@ -104,7 +104,7 @@ def test_children_that_act_alike_are_one_branch():
 
 
 def test_searches_that_agree_are_counted_in_pairs():
-    assert consistency.agreement([1, 1, 2]) == pytest.approx(1 / 3)
+    assert consistency.same_answer_rate([1, 1, 2]) == pytest.approx(1 / 3)
     runs = [failure([0.6] * (1 + k % 4) + [0.0] * 5, 1 + k % 4, name=str(k)) for k in range(8)]
     found = consistency.finding("f", [asdict(run) for run in runs])
     mean = {figure.name: figure.mean for figure in found.figures}

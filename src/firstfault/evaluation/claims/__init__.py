@@ -8,11 +8,11 @@ from firstfault.evaluation.claims import (
     consistency,
     dynamics,
     efficiency,
-    main,
     others,
     praise,
     ranking,
     recovery,
+    success,
     values,
 )
 from firstfault.evaluation.claims.compared import Read
@@ -26,7 +26,7 @@ MEASURED = {
     "values": Measured({"": values.measure}, values.finding, values.policy, trains=True),
 }
 READ = {
-    "main": Read("compare", ("elpo", "grpo"), main.finding),
+    "main": Read("compare", ("elpo", "grpo"), success.finding),
     "pass-at-k": Read("compare", ("elpo", "grpo"), at_k.finding, at_k=True),
     "efficiency": Read("compare", ("elpo", "grpo"), efficiency.finding),
     "dynamics": Read("compare", ("elpo", "grpo"), dynamics.finding),

@@ -25,10 +25,10 @@ AGAIN = 20  # searches of the same run, each with a draw of its own from the com
 BUDGET = 16
 
 
-def agreement(answers: Sequence[int]) -> float:
+def same_answer_rate(answers: Sequence[int]) -> float:
     """How often two of these searches give the same answer.
 
-    >>> agreement([3, 3, 3, 4])
+    >>> same_answer_rate([3, 3, 3, 4])
     0.5
     """
     pairs = len(answers) * (len(answers) - 1)
@@ -50,7 +50,7 @@ def finding(family: str, rows: Sequence[Row]) -> Finding:
     for name, (make, others) in SEARCHES.items():
         answers = [[search_again(f, make(f.steps), BUDGET, seed, others).step for seed in range(AGAIN)] for f in runs]
         exact[name] = [mean(a == f.step for a in again) for f, again in zip(runs, answers, strict=True)]
-        agree[name] = list(map(agreement, answers))
+        agree[name] = list(map(same_answer_rate, answers))
         known = [
             mean(a == f.first_wrong for a in again)
             for f, again in zip(runs, answers, strict=True)

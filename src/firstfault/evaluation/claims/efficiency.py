@@ -6,7 +6,7 @@ import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, per_call
 from firstfault.evaluation.claims.finding import Finding
-from firstfault.evaluation.claims.main import BASELINES
+from firstfault.evaluation.claims.success import BASELINES
 from firstfault.evaluation.findings import Kept, along, spent
 
 

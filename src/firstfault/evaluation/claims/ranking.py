@@ -65,12 +65,12 @@ async def worth(rollouts: Rollouts, node: Node) -> float:
     return sum(leaf.success for leaf in ends) / max(1, len(ends))
 
 
-def agreement(row: Mapping[str, Any], measure: Callable[[Sequence[float], Sequence[float]], float]) -> float | None:
-    """The mean over the branchings of a tree of how credit agrees with worth; None if no branches differ in worth.
+def ordering(row: Mapping[str, Any], measure: Callable[[Sequence[float], Sequence[float]], float]) -> float | None:
+    """How far credit orders branches as worth does, a mean over the branchings of a tree where worth differs.
 
-    Where they do, and credit is the same for all of them, it agrees as much as it does not.
+    None if there are none. Where credit is the same for all branches, it orders as many pairs rightly as wrongly.
 
-    >>> agreement({"credit": [[1.0, 0.0, 0.0], [1.0, 0.0]], "worth": [[0.5, 0.25, 0.0], [0.5, 0.5]]}, pairwise_accuracy)
+    >>> ordering({"credit": [[1.0, 0.0, 0.0], [1.0, 0.0]], "worth": [[0.5, 0.25, 0.0], [0.5, 0.5]]}, pairwise_accuracy)
     0.8333333333333334
     """
     pairs = [pair for pair in zip(row["credit"], row["worth"], strict=True) if len(set(pair[1])) > 1]
@@ -98,10 +98,10 @@ def finding(family: str, *by_method: Sequence[Row]) -> Finding:
     """Pairwise accuracy and Kendall's τ of each method, over tasks whose tree has branches of different worth."""
     tasks = min(map(len, by_method))  # the first ones, which are the same for all
     measured = {name: rows[:tasks] for name, rows in zip(METHODS, by_method, strict=True)}
-    scores = {name: [agreement(row, pairwise_accuracy) for row in measured[name]] for name in METHODS}
+    scores = {name: [ordering(row, pairwise_accuracy) for row in measured[name]] for name in METHODS}
     figures = [Figure.of(name, [s for s in of if s is not None]) for name, of in scores.items()]
     for name in METHODS:
-        taus = [agreement(row, kendall_tau) for row in measured[name]]
+        taus = [ordering(row, kendall_tau) for row in measured[name]]
         figures.append(Figure.of(f"{name}: τ", [value for value in taus if value is not None]))
     differences = [difference(f"{a} - {b}", scores[a], scores[b]) for a, b in pairwise(CLAIMED)]
     verdict, why = judged(differences)
