@@ -93,7 +93,7 @@ class Verdict:
     """What a search found on one failed run, with its evidence.
 
     `step` counts from 1; steps + 1 means that no step is irrecoverable. `finished` is false when the budget cut the
-    search off, or left it without an answer to rely on. `weights[t - 1]` is how surely step t is at or behind the
+    search off, or left it without an answer to rely on. `weights[t - 1]` is how surely step t is at or after the
     first irrecoverable one, `probability` that of `step`, where the search knows one. `marked` says whether the method
     used the verdict.
     """
@@ -106,6 +106,11 @@ class Verdict:
     marked: bool = False
     weights: list[float] = field(default_factory=list)  # by default without a doubt
     probability: float | None = None
+
+    @property
+    def names_step(self) -> bool:
+        """Whether it says that some step is irrecoverable."""
+        return self.step <= self.steps
 
     def __post_init__(self) -> None:
         self.weights = self.weights or [float(t >= self.step) for t in range(1, self.steps + 1)]
@@ -187,6 +192,11 @@ class Node:
         while node.parent is not None and node.rollout == self.rollout:
             node = node.parent
         return node
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether this step's rollout was continued from a step of another one."""
+        return self.anchor.parent is not None
 
     @property
     def advantage(self) -> float | None:

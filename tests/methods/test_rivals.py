@@ -165,7 +165,7 @@ def test_shaped_rewards():
         run([call("search")], reward=0.4),
         run([], end="max_steps"),
     ]
-    shaped = {name: [reward(tree, leaf) for leaf in leaves] for name, reward in REWARDS.items()}
+    shaped = {name: [reward(leaf) for leaf in leaves] for name, reward in REWARDS.items()}
     assert shaped["judge"] == [1, 1, 1, 1, 0.4, 0]
     assert shaped["signed"] == [1, 1, 1, 1, -1, -1]
     assert shaped["turns"] == pytest.approx([1, 1, 1, 1, -0.9, -0.9])

@@ -21,8 +21,8 @@ from firstfault.tools.base import describe
 from firstfault.training.build import build_agent, build_session, complete_tasks, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Node, Task, Tree
-from firstfault.writers.act import act
 from firstfault.writers.base import Message, Refused, Writer, plain
+from firstfault.writers.calls import make_calls
 from firstfault.writers.endpoint import ServerFailed
 
 Run = tuple[Node, int | None]  # where it ended, and the tokens that the agent wrote, where they are known
@@ -176,7 +176,7 @@ class RemoteAgent:
             elif node.depth == self._config.agent.max_steps:
                 node.end = "max_steps"
             else:
-                node.calls, told = await act(message, session)
+                node.calls, told = await make_calls(message, session)
                 messages += [message, *told]
         node.success, node.reward = False, 0.0
         if node.answer is not None:

@@ -26,7 +26,7 @@ from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 
 FAILED = "failed.txt"  # in the folder of a run: what went wrong
-TOLERANCE = 1.1  # what an iteration takes is known behind it only, so budgets of tokens and calls can't be kept exactly
+TOLERANCE = 1.1  # what an iteration takes is known after it only, so budgets of tokens and calls can't be kept exactly
 
 # runs are forked from a process that has imported everything and computed nothing
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -172,7 +172,7 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
     folder, config = RunFolder(cell.folder), cell.config
     rows, evaluations = folder.read_metrics(), folder.read_evaluation()
     if len(rows) != config.steps or not evaluations or evaluations[-1]["iteration"] != config.steps:
-        raise CellError(f"it left {len(rows)} of {config.steps} iterations, or no evaluation behind them")
+        raise CellError(f"it left {len(rows)} of {config.steps} iterations, or no evaluation after them")
     spend = Spend.of(rows)
     share, overspent = audit(spend, budget, config.steps, config.batch)
     kept = {

@@ -90,7 +90,7 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
     """A label and a table of a method, from how they are written in one word.
 
     The label is what stands before a `=` in front of the first colon, or else all of it. Options follow the name (or
-    `file.py:Class`), each behind a colon; one that is given twice is a list.
+    `file.py:Class`), each after a colon; one that is given twice is a list.
 
     >>> parse_method("grpo")
     ('grpo', {'name': 'grpo'})
@@ -191,7 +191,7 @@ class Plan:
 
     @staticmethod
     def _validation(family: RunConfig) -> RunConfig:
-        """Evaluated on the tasks behind those of the test, before and after."""
+        """Evaluated on the tasks after those of the test, before and after."""
         split = {"first": family.evaluation.first + family.evaluation.problems, "every": 0}
         return validated(RunConfig, merge(family.model_dump(), {"evaluation": split}), "settings")
 

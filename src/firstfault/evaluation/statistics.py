@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from firstfault.errors import UserError
+from firstfault.errors import require
 
 LEVEL = 0.05  # of all tests; intervals hold 95 %
 POWER = 0.8
@@ -22,10 +22,9 @@ def scipy_stats() -> ModuleType:
     Raises:
         UserError: if scipy is not installed.
     """
-    try:
-        from scipy import stats
-    except ImportError:
-        raise UserError("comparisons and claims need scipy; pip install 'firstfault[compare]'.") from None
+    require("scipy", "compare", "a comparison or a claim")
+    from scipy import stats
+
     return stats
 
 

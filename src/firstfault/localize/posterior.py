@@ -40,7 +40,7 @@ class Posterior(Search):
         steps: K.
         prior: of t = 1 .. K, up to a factor; uniform by default.
         none: prior probability that no step is irrecoverable.
-        leak: success probability behind the first irrecoverable step: lucky guesses, errors of the judge.
+        leak: success probability after the first irrecoverable step: lucky guesses, errors of the judge.
         spread: κ; infinite if all good prefixes recover at the same rate.
         stop: probability at which the answer is sure.
     """

@@ -70,12 +70,12 @@ def agreement(run: Node, other: Node) -> int:
     Equal calls from equal states leave the tools in equal states, so that the other run is a completion after all of
     these steps as well. Steps without calls must be the same to the token.
     """
-    pairs = zip(run.steps[:-1], other.steps[:-1], strict=False)  # the last step has nothing behind it
-    same = [ours is theirs or (act(ours) and act(ours) == act(theirs)) for ours, theirs in pairs]
+    pairs = zip(run.steps[:-1], other.steps[:-1], strict=False)  # the last step has nothing after it
+    same = [ours is theirs or (action_of(ours) and action_of(ours) == action_of(theirs)) for ours, theirs in pairs]
     return next((m for m, agrees in enumerate(same) if not agrees), len(same))
 
 
-def act(step: Node) -> list[Any]:
+def action_of(step: Node) -> list[Any]:
     """What a step did: its calls and what came of them, or else its tokens."""
     return [(call.name, call.arguments, call.output) for call in step.calls] or step.action_tokens
 

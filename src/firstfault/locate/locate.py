@@ -58,7 +58,7 @@ class Location:
     @property
     def step(self) -> int | None:
         """The first irrecoverable step, from 1; None if there seems to be none."""
-        return self.verdict.step if self.verdict.step <= self.verdict.steps else None
+        return self.verdict.step if self.verdict.names_step else None
 
     @property
     def is_found(self) -> bool:
@@ -77,14 +77,14 @@ class Location:
             return f"None of the {self.verdict.steps} steps lost this run ({sure}): it can be saved after all of them."
         if not self.verdict.finished:
             return f"Step {self.step} of {self.verdict.steps} may have lost this run ({sure}); try more completions."
-        before, behind = (
+        before, after = (
             f"{sum(p.successes for p in points)} of {sum(p.tries for p in points)}"
             for lost in (False, True)
             for points in [[p for p in self.curve if (p.step >= self.step) == lost]]
         )
         return (
             f"Step {self.step} of {self.verdict.steps} lost this run ({sure}): from before it {before} completions "
-            f"succeed, from behind it {behind}."
+            f"succeed, from after it {after}."
         )
 
     def pairs(self) -> list[dict[str, Any]]:
@@ -232,7 +232,7 @@ def _unknown(name: str) -> Schema:
 
 def _location(resumed: Resumptions, verdict: Verdict) -> Location:
     tree, record = resumed.tree, resumed.failed.path
-    verdict.marked = verdict.finished and verdict.step <= verdict.steps
+    verdict.marked = verdict.finished and verdict.names_step
     tree.verdicts.append(verdict)
     completions: dict[Node, list[Node]] = {node: [] for node in record[:-1]}
     for leaf in tree.leaves:

@@ -20,8 +20,8 @@ from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ReplayError, Session, Tool
 from firstfault.traces import Trace
 from firstfault.tree import Call, Node, Task, Tree
-from firstfault.writers.act import act
 from firstfault.writers.base import Message, Refused, Writer, plain
+from firstfault.writers.calls import make_calls
 
 Check = Callable[[list[Message]], Awaitable[bool]]
 
@@ -153,7 +153,7 @@ class Resumptions(Rollouts):
             return node
         cut, message = message.get("cut", False), plain(message)
         step = self.tree.add(node, rollout=rollout, text=message["content"])
-        step.calls, told = await act(message, session)
+        step.calls, told = await make_calls(message, session)
         self._messages[step] = [*before, message, *told]
         if not step.calls:
             step.end, step.answer = ("max_tokens", None) if cut else ("answer", step.text)

@@ -75,7 +75,7 @@ class ARPO(Clipped):
         return mean(step.entropies[: self.window]) - mean(step.steps[0].entropies[: self.window])
 
     def branches(self, tree: Tree, step: Node, chosen: Sequence[Node] = ()) -> bool:
-        """Whether a completion more starts where this step started, beside those behind the nodes `chosen` just now."""
+        """Whether a completion more starts where this step started, beside those after the nodes `chosen` just now."""
         if self.branch == "threshold":
             return self.alpha + self.beta * self.gap(step) > self.threshold
         draw = random.Random(f"{tree.key} {step.rollout} {step.depth}").random()

@@ -56,7 +56,7 @@ class Method(BaseModel):
 
     def rewards(self, tree: Tree) -> list[float]:
         """What the leaves are worth by `reward`."""
-        return [REWARDS[self.reward](tree, leaf) for leaf in tree.leaves]
+        return [REWARDS[self.reward](leaf) for leaf in tree.leaves]
 
     def shape(self, trees: Sequence[Tree]) -> None:
         """Put the rewards that `credit` reads in the place of the judge's, and take back what earlier credit wrote."""

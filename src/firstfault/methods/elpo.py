@@ -96,7 +96,7 @@ class ELPO(Clipped):
         evidence = any(v.probability is not None or any(p.successes for p in v.probes) for v in tree.verdicts)
         localized: dict[Node, float] = defaultdict(float)
         for verdict in tree.verdicts:
-            verdict.marked = verdict.step <= verdict.steps and (self.literal or (verdict.finished and evidence))
+            verdict.marked = verdict.names_step and (self.literal or (verdict.finished and evidence))
             if verdict.marked:
                 run = tree.nodes[verdict.leaf].steps
                 run[verdict.step - 1].critical |= verdict.probability is None or verdict.probability >= 0.7

@@ -23,7 +23,7 @@ class TreeGRPO(Clipped):
 
     Source: Ji et al., Tree Search for LLM Agent RL, arXiv 2509.21240. Ours: N = 3 and L = 1, and as many
     chains as the budget has room for; steps are drawn with replacement; what is left of the budget (a chain of a single
-    step can't be branched) goes to whole rollouts. Two chains of two steps, each with one branch behind its first step:
+    step can't be branched) goes to whole rollouts. Two chains of two steps, each with one branch after its first step:
 
     >>> from firstfault.tree import Task
     >>> tree = Tree(Task("q", "a"), prompt=[1])

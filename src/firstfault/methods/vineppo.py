@@ -17,9 +17,9 @@ from firstfault.tree import Node, Tree
 class VinePPO(Clipped):
     """A(step i) = r_i + V(s_{i+1}) - V(s_i), where V(s) is the mean reward of K completions that start at s.
 
-    1. A whole rollout; from the start and behind each of its steps that goes on, K completions, which only serve to
+    1. A whole rollout; from the start and after each of its steps that goes on, K completions, which only serve to
        know values: they are never trained on. Then the next one, until the budget is spent.
-    2. V behind the end is 0, and r is the reward there. Advantages are whitened over the batch (of
+    2. V after the end is 0, and r is the reward there. Advantages are whitened over the batch (of
        an iteration: ours; the paper's, over the mini-batch).
 
     Source: Kazemnejad et al., VinePPO, arXiv 2410.01679, Eqs. 5-7. K = 9 has a standard error of 0.17 where half of
@@ -47,7 +47,7 @@ class VinePPO(Clipped):
         known: set[Node] = set()
         while rollouts.remaining:
             for leaf in await rollouts.sample(1):
-                leaf.value = 0.0  # V behind the end; it marks the runs that are trained on
+                leaf.value = 0.0  # V after the end; it marks the runs that are trained on
                 states = [state for state in leaf.path[:-1] if state not in known]
                 each, rest = divmod(rollouts.remaining, max(1, len(states)))
                 counts = [min(self.samples, each + (number < rest)) for number in range(len(states))]

@@ -15,7 +15,7 @@ from firstfault.tree import Node, Tree
 
 
 class VPPO(Clipped):
-    """A correct run gets 1 on all tokens; a wrong one α on those before its first error and 0 behind.
+    """A correct run gets 1 on all tokens; a wrong one α on those before its first error and 0 from there on.
 
     1. `runs` whole rollouts; the rest of the budget looks for the first errors of those that failed.
     2. A_i = 1 or α |prefix| / |run|; their mean over the runs of the task is the baseline; no standard deviation.
@@ -55,7 +55,7 @@ class VPPO(Clipped):
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
             errors = self.mark(tree)
-            runs = [leaf for leaf in tree.leaves if leaf.anchor is tree.root]
+            runs = [leaf for leaf in tree.leaves if not leaf.is_probe]
             paid = [self.paid(tree, leaf, errors.get(leaf, 1)) for leaf in runs]
             baseline = mean([mean([pay for step in steps for pay in step]) for steps in paid])
             for leaf, steps in zip(runs, paid, strict=True):
@@ -69,7 +69,8 @@ class VPPO(Clipped):
             if verdict.finished:
                 leaf = tree.nodes[verdict.leaf]
                 errors[leaf] = verdict.step
-                leaf.steps[verdict.step - 1].critical |= verdict.step <= verdict.steps
+                if verdict.names_step:
+                    leaf.steps[verdict.step - 1].critical = True
         return errors
 
     def paid(self, tree: Tree, leaf: Node, error: int) -> list[list[float]]:

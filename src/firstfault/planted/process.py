@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from firstfault.tree import Node, Task
 
 RIGHT, WRONG, FILLER = 0, 1, 2  # action tokens; in the BROKEN row, RIGHT repairs; in the DEAD row, it gives up
-FIRST_ROW = 3  # rows stand in observations as tokens behind those of the actions
+FIRST_ROW = 3  # rows stand in observations as tokens after those of the actions
 
 Mistake = Literal["silent", "dead end", "recoverable"]
 Phase = Literal["good", "broken", "lost", "dead", "won", "failed"]
@@ -192,7 +192,7 @@ class PlantedProcess:
         """The first step of a failed run, counted from 1, after which V = 0 under any policy; None if it succeeded.
 
         A silent mistake and a dead end are irrecoverable at once, a recoverable one when its last chance is missed. If
-        that is the answer itself, it comes behind all tool-call steps, as `Verdict.step` has it when none is at fault.
+        that is the answer itself, it comes after all tool-call steps, as `Verdict.step` has it when none is at fault.
         """
         return next((i for i, state in enumerate(self.states(task, leaf)) if not state.recoverable), None)
 

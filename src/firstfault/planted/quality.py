@@ -52,13 +52,13 @@ def cosine(shares: Tensor, exact: Tensor) -> float:
 
 def probes(tree: Tree) -> list[Node]:
     """The leaves of the completions that began at a step instead of the prompt."""
-    return [leaf for leaf in tree.leaves if leaf.anchor is not tree.root]
+    return [leaf for leaf in tree.leaves if leaf.is_probe]
 
 
 def exploration(trees: Sequence[Tree]) -> dict[str, float]:
     """Action tokens per tree, the share of rollouts that are probes, and the success of whole runs and of probes."""
     begun = [leaf for tree in trees for leaf in probes(tree)]
-    whole = [leaf for tree in trees for leaf in tree.leaves if leaf.anchor is tree.root]
+    whole = [leaf for tree in trees for leaf in tree.leaves if not leaf.is_probe]
     return {
         "tokens": sum(map(action_tokens, trees)) / len(trees),
         "probe_share": len(begun) / (len(begun) + len(whole)),
@@ -80,7 +80,7 @@ def judge(truth: int | None, verdict: Verdict) -> str:
         return "unfinished"
     if verdict.step == truth:
         return "exact"
-    if verdict.step > verdict.steps:
+    if not verdict.names_step:
         return "none"
     return "early" if verdict.step < truth else "late"
 
@@ -103,7 +103,7 @@ def choices(truth: Truth, trees: Sequence[Tree], failures: int = 3) -> list[tupl
     """
     found = []
     for tree in trees:
-        failed = [leaf for leaf in tree.leaves if leaf.anchor is tree.root and not leaf.success]
+        failed = [leaf for leaf in tree.leaves if not leaf.is_probe and not leaf.success]
         failed.sort(key=lambda leaf: leaf.rollout)
         for number, verdict in enumerate(tree.verdicts):
             among = failed[number * failures : (number + 1) * failures]
@@ -136,7 +136,7 @@ def learn(
     step_size: float = 0.5,
     held_out: Sequence[Task],
 ) -> list[Point]:
-    """A learning curve of `steps` batches with new tasks, a point before each and one behind the last.
+    """A learning curve of `steps` batches with new tasks, a point before each and one after the last.
 
     A batch has `prompts` tasks; with `tokens`, as many as it takes to write so many action tokens. It is cut into
     mini-batches, each of which moves the logits by `step_size` along the method's ascent direction. All methods see

@@ -281,7 +281,7 @@ def _learnt(results: Results) -> Table:
         "Means over runs and iterations; blank where a method has none. Probes: share of the rollouts that start in "
         "the middle of a run. Searches for a critical step per iteration, the shares of them that came to no answer "
         "and that the method used. No gradient: share of the trees that teach nothing. Localized: share of the terms "
-        "at or behind a critical step; clipped: share of all terms, and of these, whose gradient the clip cuts off. "
+        "from a critical step on; clipped: share of all terms, and of these, whose gradient the clip cuts off. "
         "Entropy (nats) in the last iteration with an update; norm of the gradient; successes per tool call of "
         "held-out runs after training; completions decoded together; seconds of training, and the most memory (MB) "
         "that its process had."

@@ -90,11 +90,6 @@ def lay_out(tree: Tree) -> Layout:
     return Layout(cells, heads, x + 22, bottom, thread, tool, _kinds(tree))
 
 
-def is_probe(node: Node) -> bool:
-    """True for the steps of a rollout that was continued from a step of another one."""
-    return node.parent is not None and node.anchor.parent is not None
-
-
 def _ends(tree: Tree) -> list[list[Node]]:
     """The runs through each node, in the order of drawing: at every branch the best subtree comes first."""
     ends: list[list[Node]] = [[] for _ in tree.nodes]
@@ -141,7 +136,7 @@ def _width(cell: Cell) -> float:
 
 
 def _kinds(tree: Tree) -> set[str]:
-    kinds = {"probe" for node in tree.steps if is_probe(node)}
+    kinds = {"probe" for node in tree.steps if node.is_probe}
     kinds |= {"critical" for node in tree.steps if node.critical}
     kinds |= {"advantage" for node in tree.steps if node.terms}
     kinds |= {"branch" for node in tree.nodes if len(node.children) > 1}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from firstfault.report.layout import LABEL, NOTE, Cell, Layout, is_probe, lay_out
+from firstfault.report.layout import LABEL, NOTE, Cell, Layout, lay_out
 from firstfault.report.text import escape, middle_out, number, shorten
 from firstfault.tree import Node, Tree
 
@@ -103,7 +103,7 @@ def _threads(cell: Cell, layout: Layout) -> str:
     """The step from its parent: the threads of all runs through it, neighbours of one outcome as one stroke."""
     parent = layout.cells[cell.node.parent.index]
     first = next(i for i, end in enumerate(parent.ends) if end is cell.ends[0])
-    dash = ' stroke-dasharray="5 3.5"' if is_probe(cell.node) else ""
+    dash = ' stroke-dasharray="5 3.5"' if cell.node.is_probe else ""
     paths, done = [], 0
     for outcome, group in groupby(cell.ends, key=_outcome):
         count = len(list(group))
@@ -158,7 +158,7 @@ def _tooltip(cell: Cell) -> str:
     node = cell.node
     if node.parent is None:
         return f"prompt\n{cell.successes} of {len(cell.ends)} runs succeed"
-    lines = [f"step {node.depth}, sampled by rollout {node.rollout}{' (probe)' if is_probe(node) else ''}"]
+    lines = [f"step {node.depth}, sampled by rollout {node.rollout}{' (probe)' if node.is_probe else ''}"]
     lines.append(f"{cell.successes} of {len(cell.ends)} runs through it succeed")
     if node.advantage is not None:
         lines.append(f"advantage {node.advantage:+.3f}")
@@ -179,7 +179,7 @@ def _end(cell: Cell, layout: Layout) -> str:
     leader = f'<path class="leader" d="M{cell.x + 8:.1f} {y:.1f}H{x - 12:.1f}"/>' if x - cell.x > 30 else ""
     reward = "" if node.reward is None else f'<tspan class="strong">{number(node.reward)}</tspan>'
     how = "unfinished" if node.end is None else "" if node.end == "answer" else node.end.replace("_", " ")
-    kind = "probe" if is_probe(node) else "run"
+    kind = "probe" if node.is_probe else "run"
     words = escape(shorten(" · ".join(part for part in (f"{kind} {node.rollout}", how) if part), 26))
     return (
         f'{leader}{_mark(outcome, x, y)}<text x="{x + 13:.1f}" y="{y + 3.6:.1f}">{reward}'

@@ -57,7 +57,7 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
 def tree_picture(tree: Tree) -> RichTree:
     """A line a step, with rewards and advantages; a lost run's first fault is marked.
 
-    Behind it a line a search, with its evidence.
+    Below them a line a search, with its evidence.
     """
     picture = RichTree(Text(one_line(tree.task.question, 72), style="bold"))
     drawn = {tree.root: picture}
@@ -92,7 +92,7 @@ def _verdict_line(tree: Tree, verdict: Verdict) -> Text:
     line = Text(f"search on run {tree.nodes[verdict.leaf].rollout}:", style="bold")
     for probe in verdict.probes:
         line.append(f" after step {probe.step} {probe.successes}/{probe.tries},", style="dim")
-    found = f"first fault at step {verdict.step}" if verdict.step <= verdict.steps else "no step is irrecoverable"
+    found = f"first fault at step {verdict.step}" if verdict.names_step else "no step is irrecoverable"
     line.append(f" → {found}")
     line.append("" if verdict.probability is None else f" (probability {verdict.probability:.2f})", style="dim")
     line.append("" if verdict.finished else " (without an answer to rely on)", style="dim")

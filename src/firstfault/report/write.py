@@ -14,7 +14,6 @@ from firstfault import __version__
 from firstfault.files import saving, write_whole
 from firstfault.report.curves import Line, Point, chart
 from firstfault.report.folder import Run, read_run
-from firstfault.report.layout import is_probe
 from firstfault.report.metrics import METRICS
 from firstfault.report.picture import tree_svg
 from firstfault.report.text import clean, duration, middle_out, number
@@ -25,7 +24,7 @@ FIRST = {
     "Success": ["success"],
     "Groups without a gradient": ["zero_gradient_groups"],
     "Entropy": ["entropy"],
-    "Tokens clipped": ["clip_share", "clip_share_localized"],
+    "Terms clipped": ["clip_share", "clip_share_localized"],
     "Gradient norm": ["gradient_norm"],
     "Probes among rollouts": ["probes / rollouts"],
     "Tokens": ["generated_tokens", "computed_tokens", "recomputed_tokens"],
@@ -213,6 +212,6 @@ def _run(end: Node) -> dict[str, Any]:
     """A run, with only the steps that it added: its anchor's steps stand with the run that sampled them."""
     return {
         "end": end,
-        "anchor": end.anchor if is_probe(end) else None,
+        "anchor": end.anchor if end.is_probe else None,
         "steps": [node for node in end.steps if node.rollout == end.rollout],
     }

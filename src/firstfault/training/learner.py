@@ -157,7 +157,7 @@ class Learner:
 
     @torch.no_grad()
     def value(self, trees: Sequence[Tree]) -> None:
-        """Write the critic's value on each node behind which runs go on."""
+        """Write the critic's value on each node after which runs go on."""
         for batch in micro_batches(trees, self.config.max_tokens):
             packed = pack(batch, self.model.device)
             with autocast(self.model):

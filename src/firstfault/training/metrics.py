@@ -17,7 +17,7 @@ from firstfault.tree import Tree
 def tree_metrics(trees: Sequence[Tree], counts: Mapping[str, int]) -> dict[str, float]:
     """What the trees of an iteration say, and the `counts` of engine and agent since the last one."""
     leaves = [leaf for tree in trees for leaf in tree.leaves]
-    whole = [leaf for leaf in leaves if leaf.anchor.parent is None]
+    whole = [leaf for leaf in leaves if not leaf.is_probe]
     calls = [call for tree in trees for node in tree.nodes for call in node.calls]  # those of trees that were kept
     verdicts = [verdict for tree in trees for verdict in tree.verdicts]
     counts = Counter(counts)

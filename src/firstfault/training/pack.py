@@ -22,7 +22,7 @@ from firstfault.tree import Node, Tree
 
 @dataclass
 class _Segment:
-    """Tokens start to end of the row, behind the tokens `before` of their ancestors."""
+    """Tokens start to end of the row, after the tokens `before` of their ancestors."""
 
     start: int
     before: np.ndarray
@@ -37,7 +37,7 @@ class _Segment:
         return np.concatenate([self.before, self.own])
 
     def pieces(self, length: int) -> Iterator[_Segment]:
-        """The same tokens in segments of at most `length`, each behind the one before."""
+        """The same tokens in segments of at most `length`, each after the one before."""
         path = self.path
         for start in range(self.start, self.end, length):
             yield _Segment(start, path[: len(self.before) + start - self.start], min(start + length, self.end))
@@ -60,7 +60,7 @@ class Packed:
     targets: Tensor  # [A]
     predicted_by: Tensor  # [A]
     old_logprobs: Tensor  # [A]
-    localized: Tensor  # [A], bool: at or behind a critical step
+    localized: Tensor  # [A], bool: from a critical step on
     term_token: Tensor  # [T]
     advantages: Tensor  # [T]
     weights: Tensor  # [T]

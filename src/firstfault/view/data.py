@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 from firstfault.intervals import wilson
-from firstfault.report.layout import is_probe
 from firstfault.report.text import clean, shorten
 from firstfault.tree import Call, Node, Tree
 
@@ -29,7 +28,7 @@ class Words:
 
 
 def pieces(tokens: Sequence[int], decode: Decode) -> list[str]:
-    """What each token adds to the text. Each is decoded behind the one before it, on which its spaces may depend."""
+    """What each token adds to the text. Each is decoded after the one before it, on which its spaces may depend."""
     found, start = [], 0
     for end in range(1, len(tokens) + 1):
         left = max(0, start - 1)
@@ -104,7 +103,7 @@ def _node(node: Node, words: Words | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "parent": node.parent.index if node.parent else None,
         "rollout": node.rollout,
-        "probe": is_probe(node) or None,
+        "probe": node.is_probe or None,
         "text": node.text or None,
         "calls": [_call(call) for call in node.calls] or None,
         "end": node.end,

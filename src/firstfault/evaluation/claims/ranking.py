@@ -12,7 +12,7 @@ from firstfault.agent.base import Rollouts
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.claims.measured import Row, Subject
 from firstfault.evaluation.statistics import scipy_stats
-from firstfault.localize.search import act
+from firstfault.localize.search import action_of
 from firstfault.methods import AEPO, ARPO, ELPO, Method, TreeGRPO, VinePPO
 from firstfault.tree import Node
 
@@ -34,7 +34,7 @@ async def measure(method: Method, subject: Subject) -> Row:
     """A tree of the method, and at some of its branchings the credit and the true worth of each branch.
 
     A branching is a step with children that act differently; children that make the same calls are one branch, and
-    its credit is their mean. The true worth is the mean success of 32 completions behind the branch.
+    its credit is their mean. The true worth is the mean success of 32 completions after the branch.
     """
     tree = subject.agent.tree(subject.task, subject.key)
     async with subject.agent.rollouts(tree, method.rollouts) as rollouts:
@@ -53,7 +53,7 @@ def credited(node: Node) -> list[list[Node]]:
     branches: dict[str, list[Node]] = {}
     for child in node.children:
         if child.terms:
-            branches.setdefault(repr(act(child)), []).append(child)
+            branches.setdefault(repr(action_of(child)), []).append(child)
     return list(branches.values())
 
 

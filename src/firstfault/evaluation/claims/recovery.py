@@ -10,18 +10,18 @@ from firstfault.agent.base import Rollouts
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.claims.measured import Row, Subject
 from firstfault.evaluation.failures import COMPLETIONS, Failure, recoveries
-from firstfault.localize.search import act
+from firstfault.localize.search import action_of
 from firstfault.tree import Node
 
 PAPER = {"1st irrecoverable": "32.8 % (AIME25)", "3rd irrecoverable": "18.0 %", "random": "2.8 to 8.5 %"}
-TRIES = 16  # whole runs that must all fail; tries to find another action; completions behind it
+TRIES = 16  # whole runs that must all fail; tries to find another action; completions after it
 
 
 async def measure(subject: Subject) -> Row | None:
     """One task that fails 16 of 16: what editing one step of its first run does. None if it is not such a task.
 
     An edit is what the policy itself does otherwise in the place of that step: the first of 16 actions that makes
-    other calls. It recovers if any of 16 completions behind it succeeds.
+    other calls. It recovers if any of 16 completions after it succeeds.
     """
     agent, source, family, task, key = subject
     tree = agent.tree(task, key)
@@ -46,10 +46,10 @@ async def measure(subject: Subject) -> Row | None:
 
 
 async def recovers(rollouts: Rollouts, before: Node, step: Node) -> bool | None:
-    """Whether any completion behind another action than `step` succeeds; None if 16 actions were all the same."""
+    """Whether any completion after another action than `step` succeeds; None if 16 actions were all the same."""
     tries = await rollouts.continue_from(before, TRIES)
     others = [leaf.path[before.depth + 1] for leaf in tries]
-    other = next((node for node in others if act(node) != act(step)), None)
+    other = next((node for node in others if action_of(node) != action_of(step)), None)
     if other is None:
         return None
     if other.is_leaf:

@@ -27,7 +27,7 @@ COMPLETIONS = 64  # others, whose mean is taken for the true value
 
 @dataclass(frozen=True, kw_only=True)
 class WithCritic(Agent):
-    """`evaluate` writes the critic's value on each node of a tree behind which runs go on."""
+    """`evaluate` writes the critic's value on each node of a tree after which runs go on."""
 
     evaluate: Callable[[Tree], None]
 

@@ -124,7 +124,7 @@ class Detail {
     }
     if (node.target !== undefined) rows.push(["target", number(node.target), "what the critic shall learn"]);
     if (rows.length === 0) return null;
-    return [h("h3", {}, "Value of the state behind it"),
+    return [h("h3", {}, "Value of the state after it"),
       h("dl", {}, rows.map(([name, value, note]) => [h("dt", {}, name), h("dd", {}, value, h("div", { class: "muted" }, note))]))];
   }
 

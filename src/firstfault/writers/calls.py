@@ -9,7 +9,7 @@ from firstfault.tree import Call
 from firstfault.writers.base import Message
 
 
-async def act(message: Message, session: Session) -> tuple[list[Call], list[Message]]:
+async def make_calls(message: Message, session: Session) -> tuple[list[Call], list[Message]]:
     """Make the calls of a message of the assistant, one after the other.
 
     Returns:
