@@ -264,6 +264,7 @@ def test_kept_trees_are_kept(compare, tmp_path):
     ("grpo,elpo::", [], "give NAME, NAME:OPTION=VALUE"),
     ("grpo,elpo", ["--budget", "time=5"], "give rollouts=N, tokens=N or calls=N"),
     ("grpo,elpo", ["--lr-grid", "0,1"], "multiples above 0"),
+    ("grpo,elpo", ["--against", "rloo"], "against = 'rloo' is not compared; choose of grpo, elpo"),
     ("grpo,elpo", ["--tasks", "lroe"], "did you mean 'lore'?"),
     ("grpo,elpo", ["--seed", "1"], "unrecognized"),
     ("a b=grpo,a_b=grpo", [], "would share the folder"),

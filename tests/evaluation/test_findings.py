@@ -53,6 +53,22 @@ def test_many_pairs_are_put_together_without_what_can_not_be_told():
     ]
 
 
+def test_all_against_one_are_fewer_comparisons():
+    rates = {"a": 0.5, "b": 0.52, "c": 0.55}
+    runs = [
+        run(method, seed, rate + seed * i / 100) for i, (method, rate) in enumerate(rates.items()) for seed in range(3)
+    ]
+    pairs, found = findings(runs, ["f"], list(rates)), findings(runs, ["f"], list(rates), against="a")
+    assert [(d["first"], d["second"]) for d in found["differences"] if d["measure"] == "final"] == [
+        ("b", "a"),
+        ("c", "a"),
+    ]
+    one, same = difference(found, "c", "a"), difference(pairs, "a", "c")
+    assert one["mean"] == -same["mean"] and one["p"] == same["p"]
+    assert (one["comparisons"], same["comparisons"]) == (2, 3) and one["p_holm"] < same["p_holm"]
+    assert one["seeds_needed"] <= same["seeds_needed"]
+
+
 def test_seeds_that_agree_to_the_last_digit_are_no_proof():
     found = findings(
         [run(method, s, rate) for method, rate in (("a", 0.2), ("b", 0.8)) for s in range(2)], ["f"], ["a", "b"]

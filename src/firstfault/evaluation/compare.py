@@ -96,6 +96,7 @@ class Comparison:
             "title": f"{', '.join(plan.methods)} on {', '.join(plan.families)}",
             "budget": str(plan.budget),
             "seeds": plan.config.seeds,
+            "against": plan.config.against,
             "lr_grid": plan.config.lr_grid,
             "tune_seeds": plan.config.tune_seeds,
             "chosen": [
@@ -106,7 +107,7 @@ class Comparison:
             "failures": failures,
             "rewards": {label: table["reward"] for label, table in plan.methods.items()},
             "wanted": len(cells),
-            **findings(finished, list(plan.families), list(plan.methods), failed),
+            **findings(finished, list(plan.families), list(plan.methods), failed, plan.config.against),
             "settings": plan.settings(),
         }
 

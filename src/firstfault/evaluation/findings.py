@@ -29,8 +29,9 @@ def findings(
     families: Sequence[str],
     methods: Sequence[str],
     failed: Collection[tuple[str, str]] = (),
+    against: str = "",
 ) -> dict[str, Any]:
-    """All that `results.json` says of finished runs.
+    """All that `results.json` says of finished runs: of every pair of methods, or of all `against` one.
 
     A method that overspent in any run of a family is refused there: it has no part in levels and differences. One that
     `failed` in any, by family and method, is told apart from nobody: its other runs are those that went well.
@@ -44,7 +45,9 @@ def findings(
     measures = MEASURES | {name: name.capitalize() for name in at_k(runs)}
     if any(len(kept["evaluations"]) < 3 for kept in runs.values()):  # nothing was seen on the way
         measures = {name: words for name, words in measures.items() if name not in AXES}
-    differences = [d for measure in measures for d in _differences(runs, measure, families, methods, failed)]
+    others = [(method, against) for method in methods if method != against]
+    pairs = others if against else list(itertools.combinations(methods, 2))
+    differences = [d for measure in measures for d in _differences(runs, measure, families, pairs, failed)]
     for difference in differences:
         difference["words"] = in_words(difference, measures[difference["measure"]])
     return {
@@ -112,16 +115,16 @@ def _differences(
     runs: Runs,
     measure: str,
     families: Sequence[str],
-    methods: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
     failed: Collection[tuple[str, str]],
 ) -> list[dict[str, Any]]:
-    """Every pair of methods on every family and over all, by one measure, corrected for each other.
+    """Pairs of methods on every family and over all, by one measure, corrected for each other.
 
     Along an axis, a pair is compared up to where the run that spent least of the two methods' came.
     """
     found = []
     for group in [*([family] for family in families), *([list(families)] if len(families) > 1 else [])]:
-        for pair in itertools.combinations(methods, 2):
+        for pair in pairs:
             seeds = sorted({seed for _, _, seed in runs})
             seeds = [s for s in seeds if all((f, m, s) in runs for f in group for m in pair)]
             limits = [_limit([runs[f, m, s] for m in pair for s in seeds], measure) for f in group

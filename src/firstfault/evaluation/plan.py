@@ -40,6 +40,9 @@ class CompareConfig(Section):
     first_seed: int = Field(
         0, ge=0, description="the first of them; another one, with another --out, to test what was seen on seeds before"
     )
+    against: str = Field(
+        "", description="the one method that all others are compared with; by default all pairs are, which tells less"
+    )
     lr_grid: list[float] = Field(
         [1.0], description="multiples of the learning rate to choose from, for each method, with commas between"
     )
@@ -161,6 +164,8 @@ class Plan:
             label: self._family(label, shared, table)
             for label, table in _families(config.tasks, recipe.get("families", {})).items()
         }
+        if config.against and config.against not in self.methods:
+            raise UserError(f"against = {config.against!r} is not compared; choose of {', '.join(self.methods)}.")
         _apart([*self.methods], "methods")
         _apart([*self.families], "task families")
         for label, family in self.families.items():

@@ -80,6 +80,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     return [
         ("budget", results["budget"]),
         ("seeds", str(results["seeds"])),
+        ("compared", f"all with {results['against']}" if results["against"] else "all pairs"),
         ("learning rates", tuned if len(rates) > 1 else f"{_of_recipe(rates[0])} for all, not tuned"),
         ("finished", f"{len(results['runs'])} of {results['wanted']} runs, {duration(spent)} of training"),
     ]
