@@ -23,9 +23,9 @@ def signal_to_noise(shares: Tensor, resamples: int = 200) -> tuple[float, float]
     off: an estimate of pure noise is 0 on average (and may be negative). 1 / SNR is how many prompts it takes until
     signal and noise are equal, the "noise scale".
 
-    >>> noise = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
+    >>> noise = torch.randn(2_000, 4, generator=torch.Generator().manual_seed(0))
     >>> snr, error = signal_to_noise(noise + torch.tensor([1.0, 0, 0, 0]))  # 1² / 4
-    >>> round(snr, 2), error < 0.01
+    >>> round(snr, 2), error < 0.02
     (0.25, True)
     """
     g = shares.flatten(1)
