@@ -80,8 +80,7 @@ def train(parsed: argparse.Namespace) -> None:
 def evaluate(parsed: argparse.Namespace) -> None:
     from firstfault.evaluation.command import EvalConfig, command
 
-    own = {name: vars(parsed).pop(name) for name in EvalConfig.model_fields if name in vars(parsed)}
-    command(_config(parsed), validated(EvalConfig, own, "settings"), as_json=parsed.json)
+    command(_config(parsed), validated(EvalConfig, _given(parsed, "own"), "settings"), as_json=parsed.json)
 
 
 def methods(parsed: argparse.Namespace) -> None:
@@ -118,13 +117,12 @@ def show(parsed: argparse.Namespace) -> None:
 
 def compare(parsed: argparse.Namespace) -> None:
     from firstfault.evaluation.compare import Comparison
-    from firstfault.evaluation.plan import CompareConfig, read_plan
+    from firstfault.evaluation.plan import read_plan
     from firstfault.report.compared import write_comparison
     from firstfault.report.terminal import comparison_table
 
-    own = {name: value for name, value in vars(parsed).items() if name in CompareConfig.model_fields}
-    shared = _tables({name: value for name, value in vars(parsed).items() if name not in own})
-    comparison = Comparison(read_plan(parsed.config, own, shared), Console(stderr=True))
+    plan = read_plan(parsed.config, _given(parsed, "own"), _given(parsed, "run"))
+    comparison = Comparison(plan, Console(stderr=True))
     out = comparison.plan.config.out
     try:
         comparison.run()
@@ -155,13 +153,11 @@ def claims(parsed: argparse.Namespace) -> None:
     from firstfault.evaluation.claims.command import ClaimsConfig, command
     from firstfault.evaluation.plan import read_families
 
-    own = {name: value for name, value in vars(parsed).items() if name in ClaimsConfig.model_fields}
-    shared = _tables({name: value for name, value in vars(parsed).items() if name not in (*own, "claims")})
-    config = validated(ClaimsConfig, own, "settings")
+    config = validated(ClaimsConfig, _given(parsed, "own"), "settings")
     # without a name, and without families to measure on, comparisons are all that there is to check
     given = parsed.config or config.tasks or not config.comparison
     measured = any(name in MEASURED for name in parsed.claims) if parsed.claims else given
-    families = read_families(parsed.config, config.tasks, shared) if measured else {}
+    families = read_families(parsed.config, config.tasks, _given(parsed, "run")) if measured else {}
     command(parsed.claims, families, config, Console())
     print(f"report: {config.out / 'claims.md'}")
 
@@ -169,9 +165,8 @@ def claims(parsed: argparse.Namespace) -> None:
 def locate(parsed: argparse.Namespace) -> None:
     from firstfault.locate.command import LocateConfig, command
 
-    own = ("run", "parser", "trace", "yes", "json")
-    flags = {name: value for name, value in vars(parsed).items() if name not in own}
-    command(parsed.trace, validated(LocateConfig, flags, "settings"), yes=parsed.yes, as_json=parsed.json)
+    config = validated(LocateConfig, _given(parsed, "own"), "settings")
+    command(parsed.trace, config, yes=parsed.yes, as_json=parsed.json)
 
 
 def view(parsed: argparse.Namespace) -> None:
@@ -197,7 +192,8 @@ def _list(title: str, entries: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
-# settings: every field of RunConfig is a flag, and so is every option of the chosen method and tasks
+# Flags: every field of RunConfig is one, and so is every option of the chosen method and tasks; a verb may have
+# settings of its own. In what was parsed, names of fields begin with whose they are: run/steps, own/records.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -234,15 +230,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "measure an agent on held-out tasks: Pass@K, Major@K, greedy success, tool calls, by family and difficulty",
         f"[--samples N] [--k 1,4,16] [--records FILE] [--endpoint URL] [--json] {settings}",
     )
-    evaluation.add_argument("--samples", dest="evaluation.samples", metavar="X",
+    evaluation.add_argument("--samples", dest="run/evaluation.samples", metavar="X",
                             help="sampled runs per task, besides a greedy one (default: 4)")  # fmt: skip
-    evaluation.add_argument("--k", dest="evaluation.k", action="append", metavar="X",
+    evaluation.add_argument("--k", dest="run/evaluation.k", action="append", metavar="X",
                             help="K of Pass@K and Major@K, such as 1,4,16 (default: 1 and the samples)")  # fmt: skip
     evaluation.add_argument("--json", action="store_true", default=False, help="print the figures as JSON")
     if arguments[:1] == ["eval"]:
         from firstfault.evaluation.command import EvalConfig
 
-        _add_fields(evaluation.add_argument_group("settings of the evaluation"), EvalConfig)
+        _add_fields(evaluation.add_argument_group("settings of the evaluation"), EvalConfig, "own")
     for added in (training, evaluation):
         added.add_argument("--config", type=Path, default=None, help="a TOML recipe; flags override it")
         added.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation, where "
@@ -255,12 +251,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     comparing.add_argument("--config", type=Path, default=None, help="a TOML recipe (see docs/comparing.md); flags "
                            "override it")  # fmt: skip
     comparing.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation")
-    comparing.add_argument("--keep-trees", action="store_true", help="keep trees and checkpoints of finished runs")
+    comparing.add_argument("--keep-trees", dest="own/keep_trees", action="store_true",
+                           help="keep trees and checkpoints of finished runs")  # fmt: skip
     if arguments[:1] == ["compare"]:
         from firstfault.evaluation.plan import OWN, CompareConfig
 
-        _add_fields(comparing.add_argument_group("the comparison"), CompareConfig, without=("keep_trees",))
-        _add_fields(comparing.add_argument_group("settings of all runs"), RunConfig, without=OWN)
+        _add_fields(comparing.add_argument_group("the comparison"), CompareConfig, "own", without=("keep_trees",))
+        _add_fields(comparing.add_argument_group("settings of all runs"), RunConfig, "run", without=OWN)
     claiming = verb(claims, "claims", "check claims of the ELPO paper, and of others, at a laptop's size",
                     "[NAME ...] [--comparison DIR] [--tasks FAMILY,FAMILY] [--runs 30] [--config RECIPE.toml] "
                     "[--SETTING X ...]")  # fmt: skip
@@ -273,8 +270,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         from firstfault.evaluation.claims.command import ClaimsConfig
         from firstfault.evaluation.plan import OWN
 
-        _add_fields(claiming.add_argument_group("the measurement"), ClaimsConfig)
-        _add_fields(claiming.add_argument_group("settings of the policy"), RunConfig, without=OWN)
+        _add_fields(claiming.add_argument_group("the measurement"), ClaimsConfig, "own")
+        _add_fields(claiming.add_argument_group("settings of the policy"), RunConfig, "run", without=OWN)
     verb(methods, "methods", "list the methods, with their papers")
     verb(tasks, "tasks", "list the task families")
     reporting = verb(report, "report", "write report.html of a run again")
@@ -282,6 +279,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     showing = verb(show, "show", "print rollout trees in the terminal", "TREES [--first N | --tree N]")
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
     showing.add_argument("--first", type=int, default=4, help="how many trees")
+    showing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth")
     locating = verb(
         locate,
         "locate",
@@ -294,8 +292,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     if arguments[:1] == ["locate"]:
         from firstfault.locate.command import LocateConfig
 
-        _add_fields(locating.add_argument_group("settings"), LocateConfig)
-    showing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth")
+        _add_fields(locating.add_argument_group("settings"), LocateConfig, "own")
     viewing = verb(view, "view", "explore rollout trees in a browser: of a run, an iteration, or one tree",
                    "PATH [--tree N] [--credit METHOD METHOD] [--html FILE | --port N --no-browser]")  # fmt: skip
     viewing.add_argument(
@@ -316,7 +313,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     from firstfault.training.build import method_class, tasks_class
 
-    _add_fields(parser.add_argument_group("settings of the run"), RunConfig)
+    _add_fields(parser.add_argument_group("settings of the run"), RunConfig, "run")
 
     known = _Parser(
         prog=parser.prog,
@@ -329,22 +326,22 @@ def _add_settings(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
         known.add_argument(f"--{name}")
     known.add_argument("--resume", action="store_true")
     first, _ = known.parse_known_args([a for a in arguments if a not in ("-h", "--help")])
-    recipe = _recipe(first)
+    recipe = _recipe(getattr(first, "config", None), getattr(first, "resume", False), getattr(first, "run_dir", None))
     for setting, find in (("method", method_class), ("tasks", tasks_class)):
         default = RunConfig.model_fields[setting].default
         chosen = getattr(first, setting, recipe.get(setting, default))
         chosen = chosen.get("name", default["name"]) if isinstance(chosen, dict) else chosen
         cls = find(str(chosen))
-        _add_fields(parser.add_argument_group(f"options of {cls.__name__}"), cls, f"{setting}.")
+        _add_fields(parser.add_argument_group(f"options of {cls.__name__}"), cls, "run", f"{setting}.")
 
 
-def _add_fields(group: Any, model: type[BaseModel], prefix: str = "", without: Sequence[str] = ()) -> None:
+def _add_fields(group: Any, model: type[BaseModel], whose: str, prefix: str = "", without: Sequence[str] = ()) -> None:
     """A flag for each field of a settings class, its sections included, but for those `without`."""
     for name, field in model.model_fields.items():
         if name in without:
             continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            _add_fields(group, field.annotation, f"{prefix}{name}.")
+            _add_fields(group, field.annotation, whose, f"{prefix}{name}.")
             continue
         if prefix and get_origin(field.annotation) is dict:
             continue  # of a mix: the options of its families stand in recipes
@@ -352,7 +349,7 @@ def _add_fields(group: Any, model: type[BaseModel], prefix: str = "", without: S
         note = f"default: {_default(field)}" + ("; may be repeated" if repeats else "")
         description = field.description if field.is_required() else f"{field.description} ({note})"
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=prefix + name,
+        group.add_argument(f"--{prefix}{name}".replace("_", "-"), dest=f"{whose}/{prefix}{name}",
                            metavar=f"{{{','.join(choices)}}}" if choices else "X",
                            action="append" if repeats else "store", help=description.replace("%", "%%"))  # fmt: skip
 
@@ -364,8 +361,8 @@ def _default(field: Any) -> Any:
 
 def _config(parsed: argparse.Namespace) -> RunConfig:
     """The recipe, if any, with the flags over it."""
-    flags = _tables(vars(parsed))
-    recipe = _recipe(parsed)
+    flags = _given(parsed, "run")
+    recipe = _recipe(parsed.config, getattr(parsed, "resume", False), flags.get("run_dir"))
     if "compare" in recipe:
         raise UserError(
             f"{parsed.config} is the recipe of a comparison; give that of a run, such as the config.toml in its folder."
@@ -377,24 +374,25 @@ def _config(parsed: argparse.Namespace) -> RunConfig:
     return validated(RunConfig, merge(recipe, flags), where)
 
 
-def _tables(parsed: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that are settings of a run, as tables."""
+def _given(parsed: argparse.Namespace, whose: str) -> dict[str, Any]:
+    """The settings among the flags, as tables: those of a run, or the verb's own."""
     flags: dict[str, Any] = {}
-    for dotted, value in parsed.items():
-        if dotted in ("run", "parser", "config", "sandbox", "resume", "json"):
+    for flag, value in vars(parsed).items():
+        of, _, dotted = flag.rpartition("/")
+        if of != whose:
             continue
         *sections, name = dotted.split(".")
         table = flags
         for section in sections:
             table = table.setdefault(section, {})
-        table[name] = {**table.get(name, {}), "name": value} if name in NAMED and not sections else value
+        named = whose == "run" and name in NAMED and not sections
+        table[name] = {**table.get(name, {}), "name": value} if named else value
     return flags
 
 
-def _recipe(parsed: argparse.Namespace) -> dict[str, Any]:
+def _recipe(path: Path | None, resume: bool, run_dir: str | None) -> dict[str, Any]:
     """The recipe that was named; of a run that goes on, what it was started with."""
-    path = getattr(parsed, "config", None)
-    if path is None and getattr(parsed, "resume", False):
-        started = Path(getattr(parsed, "run_dir", RunConfig.model_fields["run_dir"].default)) / "config.toml"
+    if path is None and resume:
+        started = Path(run_dir or RunConfig.model_fields["run_dir"].default) / "config.toml"
         path = started if started.exists() else None
     return read_recipe(Path(path)) if path else {}
