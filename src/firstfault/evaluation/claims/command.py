@@ -215,7 +215,7 @@ def markdown(finding: Finding) -> list[str]:
     lines = [
         f"### {finding.claim}, {finding.family}: {finding.verdict}",
         "",
-        finding.why[:1].upper() + finding.why[1:] + ".",
+        f"{finding.why}.",
         "",
     ]
     lines += ["| | here, 95 % interval | n | the paper |", "|---|---|---|---|"]
