@@ -1,4 +1,4 @@
-"""How good a method is where the truth is known: its gradient, its searches, its learning (on `tasks.planted`)."""
+"""How good a method is where the truth is known: its gradient, its searches, its learning (on a planted process)."""
 
 from __future__ import annotations
 
