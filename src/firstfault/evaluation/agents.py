@@ -21,9 +21,9 @@ from firstfault.tools.base import describe
 from firstfault.training.build import build_agent, build_session, complete_tasks, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Node, Task, Tree
-from firstfault.writers.base import Message, Refused, Writer, plain
-from firstfault.writers.calls import make_calls
+from firstfault.writers.base import Message, Refused, Writer
 from firstfault.writers.endpoint import ServerFailed
+from firstfault.writers.step import take_step
 
 Run = tuple[Node, int | None]  # where it ended, and the tokens that the agent wrote, where they are known
 Done = Callable[[], None]
@@ -109,8 +109,7 @@ class LocalAgent:
 class RemoteAgent:
     """A model that is asked for messages, with the tools of this machine live. It keeps the limits of `config.agent`.
 
-    As `Agent`, for messages: calls of a message that was cut off, or of the last step, are not made. What the model
-    takes no more, because it got too long or is not well formed, has ended at its context.
+    What the model takes no more, because it got too long or is not well formed, has ended at its context.
 
     Args:
         sampled, greedy: write the messages of sampled and of greedy runs.
@@ -167,17 +166,10 @@ class RemoteAgent:
                 node.end = "context"
                 break
             tokens.append(written.get("tokens"))
-            message = plain(written)
-            node = tree.add(node, rollout=sample[-1], text=message["content"])
-            if written.get("cut"):
-                node.end = "max_tokens"
-            elif not message.get("tool_calls"):
-                node.end, node.answer = "answer", node.text
-            elif node.depth == self._config.agent.max_steps:
-                node.end = "max_steps"
-            else:
-                node.calls, told = await make_calls(message, session)
-                messages += [message, *told]
+            node, said = await take_step(
+                tree, node, written, session, rollout=sample[-1], max_steps=self._config.agent.max_steps
+            )
+            messages += said
         node.success, node.reward = False, 0.0
         if node.answer is not None:
             node.success, node.reward = await self._source.judge(tree.task, node.answer, session)

@@ -20,8 +20,8 @@ from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ReplayError, Session, Tool
 from firstfault.traces import Trace
 from firstfault.tree import Call, Node, Task, Tree
-from firstfault.writers.base import Message, Refused, Writer, plain
-from firstfault.writers.calls import make_calls
+from firstfault.writers.base import Message, Refused, Writer
+from firstfault.writers.step import take_step
 
 Check = Callable[[list[Message]], Awaitable[bool]]
 
@@ -144,21 +144,15 @@ class Resumptions(Rollouts):
     async def _step(self, node: Node, session: Session, rollout: int, sample: tuple[int, int]) -> Node:
         before = self._messages[node]
         try:
-            message = await self.writer.complete(before, self.schemas, sample)
+            written = await self.writer.complete(before, self.schemas, sample)
         except Refused as reason:
             if node.rollout == 0:  # of messages that the record has: it will refuse whatever comes
                 raise UserError(f"{reason}; give the endpoint of the agent's own model.") from reason
             node.end = "context"  # the completion has written what its own model does not take
             await self._judge(node)
             return node
-        cut, message = message.get("cut", False), plain(message)
-        step = self.tree.add(node, rollout=rollout, text=message["content"])
-        step.calls, told = await make_calls(message, session)
-        self._messages[step] = [*before, message, *told]
-        if not step.calls:
-            step.end, step.answer = ("max_tokens", None) if cut else ("answer", step.text)
-        elif step.depth >= self.max_steps:
-            step.end = "max_steps"
+        step, messages = await take_step(self.tree, node, written, session, rollout=rollout, max_steps=self.max_steps)
+        self._messages[step] = before + messages
         if step.is_leaf:
             await self._judge(step)
         return step
