@@ -35,11 +35,13 @@ def between_commas(value: Any) -> list[str]:
     return [part.strip() for text in given for part in str(text).split(",") if part.strip()]
 
 
-class Section(BaseModel):
+class Settings(BaseModel):
+    """Values that are checked when they are given and don't change; a name that is not known is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class AgentConfig(Section):
+class AgentConfig(Settings):
     temperature: float = Field(1.0, gt=0, description="of sampling in training")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of sampling; ratios are exact only at 1")
     max_new_tokens: int = Field(512, ge=1, description="tokens of one step")
@@ -54,21 +56,21 @@ class AgentConfig(Section):
     _listed = field_validator("stop", mode="before")(listed)
 
 
-class EngineConfig(Section):
+class EngineConfig(Settings):
     max_batch: int = Field(256, ge=1, description="most completions decoded together")
     cache_gb: float = Field(2.0, gt=0, description="bound of the store of prefixes, in GiB")
     deterministic: bool = Field(True, description="same seed, same trees; false waits for no tool")
     overlap: int = Field(1, ge=0, description="passes of the engine that tools have time for before it waits for them")
 
 
-class LearnerConfig(Section):
+class LearnerConfig(Settings):
     mini_batch: int = Field(4, ge=1, description="trees per optimizer update")
     parts: int = Field(0, ge=0, description="mini-batches of a batch, however many trees it has; 0: by mini_batch")
     epochs: int = Field(1, ge=1, description="passes over each batch")
     max_tokens: int = Field(4096, ge=1, description="most unique tokens in one forward pass")
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(Settings):
     name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon on hidden matrices, AdamW on the rest")
     lr: float = Field(1e-6, gt=0, description="learning rate of AdamW")
     muon_lr: float = Field(1.5e-3, gt=0, description="learning rate of Muon")
@@ -83,14 +85,14 @@ class OptimizerConfig(Section):
         return rise if self.schedule == "constant" else rise * (1 - (iteration - 1) / steps)
 
 
-class BudgetConfig(Section):
+class BudgetConfig(Settings):
     """A bound on what an iteration spends besides the method's own of rollouts: the number of tasks follows from it."""
 
     tokens: int = Field(0, ge=0, description="generated tokens per iteration; 0: `batch` tasks, whatever they take")
     calls: int = Field(0, ge=0, description="or tool calls per iteration")
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Settings):
     first: int = Field(0, ge=0, description="the first of the held-out tasks to use, from 0: splits that don't overlap")
     problems: int = Field(128, ge=0, description="held-out tasks, before and after training; 0 evaluates nothing")
     samples: int = Field(4, ge=1, description="sampled runs per task, besides a greedy one")
@@ -116,7 +118,7 @@ class EvaluationConfig(Section):
         return max([self.samples, *self.k])
 
 
-class ColdStartConfig(Section):
+class ColdStartConfig(Settings):
     """How the model called "tiny" is taught its first manners, from demonstrations of the tasks."""
 
     steps: int = Field(240, ge=1, description="updates")
@@ -128,7 +130,7 @@ class ColdStartConfig(Section):
     seed: int = Field(0, ge=0, description="of weights and demonstrations")
 
 
-class RunConfig(Section):
+class RunConfig(Settings):
     """All settings of a training run. `method` and `tasks` are names, or tables of a name and options."""
 
     model: str = Field("tiny", description='a folder or a Hub id; "tiny" is taught from the tasks\' demonstrations')

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from firstfault.agent.rollouts import side_by_side
-from firstfault.config import RunConfig, Section
+from firstfault.config import RunConfig, Settings
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import Evaluated, LocalAgent, RemoteAgent, Unfinished, local_settings
 from firstfault.evaluation.records import RecordsFile, record
@@ -29,7 +29,7 @@ from firstfault.writers.base import in_words
 from firstfault.writers.endpoint import Endpoint
 
 
-class EvalConfig(Section):
+class EvalConfig(Settings):
     """The settings of `firstfault eval` beside those of a run."""
 
     records: Path | None = Field(None, description="a file for the record of each run; the same command goes on there")

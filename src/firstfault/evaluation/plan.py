@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from firstfault.config import RunConfig, Section, between_commas, merge, read_recipe, validated
+from firstfault.config import RunConfig, Settings, between_commas, merge, read_recipe, validated
 from firstfault.errors import UserError
 from firstfault.training.build import build_method, build_tasks
 from firstfault.training.validate import held_out
@@ -20,7 +20,7 @@ TUNE_SEEDS = 1000  # learning rates are tuned with seeds from here on, which no 
 OWN = ("method", "tasks", "seed", "run_dir", "budget")  # settings of a run that the comparison sets itself
 
 
-class CompareConfig(Section):
+class CompareConfig(Settings):
     """The settings of `firstfault compare`."""
 
     methods: list[str] = Field(

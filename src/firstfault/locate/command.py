@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
-from firstfault.config import Section, listed
+from firstfault.config import Settings, listed
 from firstfault.errors import UserError
 from firstfault.locate.check import Check, by_judge, from_file
 from firstfault.locate.locate import Location, locate_async, save_pairs
@@ -31,7 +31,7 @@ from firstfault.writers.local import LocalModel
 TREES = "located.jsonl.gz"
 
 
-class LocateConfig(Section):
+class LocateConfig(Settings):
     """The settings of `firstfault locate`."""
 
     model: str = Field(description="the agent's model: its name at the endpoint, or a folder or Hub id")

@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from firstfault.agent.base import Rollouts
 from firstfault.agent.batch import Batch
+from firstfault.config import Settings
 from firstfault.credit import Aggregation, credit_run
 from firstfault.losses import TermBatch, clipped_surrogate, divergence
 from firstfault.rewards import REWARDS, RewardName
 from firstfault.tree import Node, Tree
 
 
-class Method(BaseModel):
+class Method(Settings):
     """One published algorithm. The fields are its options; their defaults are its published setting.
 
     A method knows no engine, no optimizer and no process: it grows trees through `Rollouts` and writes `Term`s on
     their nodes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     paper: ClassVar[str]
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from firstfault.config import Settings
 from firstfault.tools.base import Session, Tool
 from firstfault.tree import Node, Task
 
@@ -32,15 +31,13 @@ def call_text(name: str, arguments: dict[str, Any]) -> str:
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
 
 
-class TaskSource(BaseModel):
+class TaskSource(Settings):
     """Where tasks come from. The fields are its options.
 
     Attributes:
         system: the system prompt of every task, if any.
         evaluation_only: whether there is nothing to train on; a mix then has its held-out tasks only.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     system: ClassVar[str | None] = None
     evaluation_only: ClassVar[bool] = False

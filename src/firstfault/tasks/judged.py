@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from firstfault.config import Settings
 from firstfault.tasks.base import TaskSource, last_boxed, same_answer
 from firstfault.tasks.judges.code import Asserts, CodeJudge, Examples, program_in
 from firstfault.tasks.judges.math import MathJudge, require_math_verify
@@ -30,10 +31,8 @@ INSTRUCTION: dict[Judging, str] = {
 }
 
 
-class PythonOptions(BaseModel):
+class PythonOptions(Settings):
     """The bounds of the Python tool, and what is loaded in it from the start."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     timeout: float = Field(5.0, gt=0, description="seconds of a call")
     memory_mb: int = Field(512, ge=16, description="memory of an interpreter, beyond what is preloaded")

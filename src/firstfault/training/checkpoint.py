@@ -20,18 +20,14 @@ STATE = "training_state.pt"
 def save_checkpoint(
     path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, state: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint that is there whole or not at all, in the place of an older one."""
+    """Write a checkpoint that is there whole or not at all; there must be none yet."""
     partial = path.with_suffix(".part")
     with saving(path):
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         torch.save(dict(state), partial / STATE)
-        if path.exists():
-            shutil.rmtree(old := path.with_suffix(".old.part"), ignore_errors=True)
-            path.rename(old)
         partial.rename(path)
-        shutil.rmtree(path.with_suffix(".old.part"), ignore_errors=True)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from firstfault.agent.rollouts import Agent
-from firstfault.config import RunConfig, Section, between_commas
+from firstfault.config import RunConfig, Settings, between_commas
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
@@ -34,7 +34,7 @@ SEED = 10_007  # of tasks, apart from those of training
 TRIED = 50  # tasks for each that is wanted, at most: some claims are of tasks that always fail
 
 
-class ClaimsConfig(Section):
+class ClaimsConfig(Settings):
     """The settings of `firstfault claims`."""
 
     tasks: list[str] = Field([], description="task families, with commas between; by default those of the recipe")
