@@ -196,3 +196,16 @@ ANSWERS = [
 @pytest.mark.parametrize(("answer", "program"), ANSWERS, ids=range(len(ANSWERS)))
 def test_the_program_in_an_answer(answer, program):
     assert program is None or program_in(answer) == program
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "function", "what"),
+    [
+        (("1", "2"), ("1",), None, "2 inputs of tests have 1 outputs"),
+        (("1",), (None,), None, "None of a test is not a text"),
+        (("1",), ("one",), "f", "Expecting value"),
+    ],
+)
+def test_examples_that_are_none(inputs, outputs, function, what):
+    with pytest.raises(ValueError, match=what):
+        Examples(inputs, outputs, function)

@@ -33,12 +33,25 @@ class Examples:
     """Pairs of an input and an output, for a program's stdin and stdout, or for a function.
 
     With a `function`, an input is its arguments, one JSON value a line, and an output is a JSON value.
+
+    Raises:
+        ValueError: if they are not.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     function: str | None = None
     preamble: str = PREAMBLE
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.outputs):
+            raise ValueError(f"{len(self.inputs)} inputs of tests have {len(self.outputs)} outputs")
+        for text in (*self.inputs, *self.outputs):
+            if not isinstance(text, str):
+                raise ValueError(f"the input or output {text!r} of a test is not a text")
+        if self.function is not None:
+            for output in self.outputs:
+                json.loads(output)
 
 
 @dataclass(frozen=True)
