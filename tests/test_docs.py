@@ -49,7 +49,9 @@ def test_every_recipe_is_valid(recipe, monkeypatch):
 def test_every_recipe_of_a_comparison_is_valid(recipe):
     """What claims are read from has the methods that they need; and recipes may share a folder, but for the budget."""
     plan, compare = (read_plan(RECIPES[name], {}, {}) for name in (recipe, "compare"))
-    assert len(plan.compared(Comparison(plan, Console()).chosen())) == len(plan.methods) * len(plan.families) * 5
+    assert len(plan.compared(Comparison(plan, Console()).chosen())) == (
+        len(plan.methods) * len(plan.families) * plan.config.seeds
+    )
     shared = compare.settings()
     other = {key for key, value in plan.settings().items() if shared.get(key, value) != value}
     claims = [claim for claim in READ.values() if claim.recipe == recipe]
