@@ -1,4 +1,4 @@
-"""Gradients and searches of the tiny policy on silent, dead-end and recoverable mistakes: recipes/mistakes.toml.
+"""ELPO and GRPO on silent, dead-end and recoverable mistakes of the tiny policy: recipes/mistakes.toml.
 
 python benchmarks/mistakes.py            # docs/results/mistakes.md and .json; goes on where it was interrupted
 python benchmarks/mistakes.py --quick    # a tenth of the prompts, one family; only prints
@@ -13,13 +13,13 @@ import argparse
 import asyncio
 import gc
 import json
-import platform
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch
-from planted_page import snr, standard_error, table
+from mistakes_page import BUDGETS, Trained, draw, render
+from planted_page import standard_error
 from rich.console import Console
 from torch import Tensor
 
@@ -109,71 +109,6 @@ def families() -> dict[str, RunConfig]:
     return {name: validated(RunConfig, merge(merge(recipe, of), half), "settings") for name, of in own.items()}
 
 
-SEARCHES = {
-    "per prompt": "searches", "exact": "exact", "early": "early", "late": "late", "none": "none",
-    "unfinished": "unfinished", "evidence": "evidence", "probes": "probe_share", "whole runs won": "success_whole",
-    "probes won": "success_probe",
-}  # fmt: skip
-
-
-def render(data: dict) -> str:
-    lines = [
-        "# Mistakes of the tiny policy",
-        "",
-        "ELPO's and GRPO's gradients and searches on `arithmetic` with mistakes of nine forms, for a policy of 0.6M "
-        "parameters with the settings of `recipes/mistakes.toml`: what [planted mistakes](planted.md) tell of a "
-        "tabular policy, with the tasks' own knowledge of the first wrong step in the place of the exact values. Of "
-        "silent mistakes and dead ends it is the first irrecoverable step; a recoverable one can be repaired behind "
-        "it. 16 rollouts a prompt. Columns other than GRPO are ELPO: its default, λ_tree of 0 or 1, shared steps "
-        "counted *once*, and the *posterior*.",
-        "",
-    ]
-    stages = {"first": "The policy that training starts from", "half": f"Behind {HALF} iterations of GRPO"}
-    for stage, title in stages.items():
-        cells = {name: found[stage] for name, found in data["families"].items()}
-        methods = [row["method"] for row in next(iter(cells.values()))]
-
-        def wide(what, cells=cells, methods=methods) -> list[str]:
-            return table(["", *methods], [[name, *map(what, rows)] for name, rows in cells.items()])
-
-        searched = [
-            [name, row["method"], *(f"{row[column]:.2f}" for column in SEARCHES.values())]
-            for name, rows in cells.items()
-            for row in rows
-            if row["method"] in ("ELPO", "posterior")
-        ]
-        later = [[name, f"{row['later']:+.2f} ± {row['later_error']:.2f}", f"{row['latest']:+.2f}"]
-                 for name, rows in cells.items() for row in rows if row["method"] == "ELPO"]  # fmt: skip
-        lines += [
-            f"## {title}",
-            "",
-            "Success of whole runs: " + ", ".join(f"{n} {rows[0]['success_whole']:.3f}" for n, rows in cells.items()),
-            "",
-            "SNR per prompt, |E g|² / tr Cov(g), g being what a prompt adds to the gradient, ± bootstrap standard "
-            "error over prompts:",
-            *wide(lambda row: snr(row, digits=4)),
-            "SNR per 1000 generated tokens:",
-            *wide(
-                lambda row: f"{1000 * row['snr'] / row['tokens']:.4f} ± {1000 * row['snr_error'] / row['tokens']:.4f}"
-            ),
-            "Generated tokens per prompt / share of prompts without any gradient:",
-            *wide(lambda row: f"{row['tokens']:.0f} / {row['zero']:.2f}"),
-            "Searches, against the first wrong step of the run that was searched (columns as in "
-            "[planted mistakes](planted.md#searches)):",
-            *table(["mistakes", "search", *SEARCHES], searched),
-            "How much later the run that ELPO searched went wrong than the three it was chosen from, in steps, ± "
-            "standard error over searches; *latest* is what choosing the one that went wrong last would give:",
-            *table(["", "chosen", "latest"], later),
-        ]
-    lines += [
-        f"Command: `python benchmarks/mistakes.py`. {data['prompts']} prompts that no run is trained on. Machine: "
-        f"{platform.machine()}, 1 thread, Python {platform.python_version()}, torch {torch.__version__}. Data: "
-        "[mistakes.json](mistakes.json).",
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small samples of one family, and nothing is written")
@@ -189,10 +124,13 @@ def main() -> None:
             print(name, flush=True)
             if not parsed.quick:
                 RECORD.write_text(json.dumps(data) + "\n")
-    page = render(data)
+    trained = {budget: Trained(RESULTS / folder, list(families())) for budget, folder in BUDGETS.items()}
+    trained = {budget: those for budget, those in trained.items() if those.families}
+    page = render(data, trained)
     print(page)
     if not parsed.quick:
         (RESULTS / "mistakes.md").write_text(page)
+        draw(trained, RESULTS / "mistakes.svg")
 
 
 if __name__ == "__main__":
