@@ -85,8 +85,8 @@ def training(trained: dict[str, Trained]) -> list[str]:
             grpo = mean(those.scores(family, "grpo", "after training"))
             before = mean([run["evaluations"][0]["sampled"] for run in those.of(family, "grpo")])
             tokens = [sum(run["spend"]["generated_tokens"] for run in those.of(family, m)) for m in ("elpo", "grpo")]
-            rows.append([family, f"{before:.2f}", f"{grpo:.2f}", *(text for m in MEASURES for text in gain(told[m][family])),
-                         f"{tokens[0] / tokens[1]:.2f}"])  # fmt: skip
+            gains = [text for measure in MEASURES for text in gain(told[measure][family])]
+            rows.append([family, f"{before:.2f}", f"{grpo:.2f}", *gains, f"{tokens[0] / tokens[1]:.2f}"])
         head = [f"{what}{measure}" for measure in MEASURES for what in ("ELPO less GRPO, ", "p, ", "verdict, ")]
         lines += table(["mistakes", "before", "GRPO, after", *head, "ELPO's tokens / GRPO's"], rows)
     rows = [
@@ -110,11 +110,9 @@ def mechanisms(those: Trained) -> list[str]:
 
 def draw(trained: dict[str, Trained], path: Path) -> None:
     plt.rcParams |= {"svg.hashsalt": "firstfault", "svg.fonttype": "path"}
-    figure, axes = plt.subplots(
-        1, len(trained), figsize=(4.5 * len(trained), 4.2), sharey=True, sharex=True, squeeze=False
-    )
+    figure, axes = plt.subplots(1, len(trained), figsize=(9, 4.2), sharey=True, sharex=True)
     families = next(iter(trained.values())).families
-    for axis, (budget, those) in zip(axes[0], trained.items(), strict=True):
+    for axis, (budget, those) in zip(axes, trained.items(), strict=True):
         for shift, (measure, colour) in enumerate(zip(MEASURES, ("tab:blue", "tab:gray"), strict=True)):
             for family, one in those.told(measure).items():
                 at = -families.index(family) - 0.24 * (shift - 0.5)
@@ -123,8 +121,8 @@ def draw(trained: dict[str, Trained], path: Path) -> None:
         axis.axvline(0, color="#8c959f", lw=0.8, zorder=0)
         axis.set(title=budget, xlabel="success of ELPO less GRPO's")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_yticks([-row for row in range(len(families))], families)
-    axes[0][0].legend(frameon=False, fontsize=8, loc="lower left")
+    axes[0].set_yticks([-row for row in range(len(families))], families)
+    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
