@@ -1,7 +1,7 @@
 """ELPO and GRPO on silent, dead-end and recoverable mistakes of the tiny policy: recipes/mistakes.toml.
 
 python benchmarks/mistakes.py            # docs/results/mistakes.md and .json; goes on where it was interrupted
-python benchmarks/mistakes.py --quick    # a tenth of the prompts, one family; only prints
+python benchmarks/mistakes.py --quick    # 20 prompts of one family; only prints
 
 What benchmarks/planted.py measures of a tabular policy, as far as it can be known here. A family takes a quarter of an
 hour on a core.
@@ -13,7 +13,10 @@ import argparse
 import asyncio
 import gc
 import json
+import multiprocessing
+import os
 import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -37,12 +40,15 @@ from firstfault.tree import Tree
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RECORD = RESULTS / "mistakes.json"
 RECIPE = Path(__file__).parent.parent / "recipes" / "mistakes.toml"
-ONCE = {"lambda_tree": 0, "shared": "once"}
 # Methods of one line explore alike: they give credit to the same trees.
 SETTINGS: list[dict[str, Method]] = [
     {"GRPO": GRPO()},
-    {"ELPO": ELPO(), "λ=0": ELPO(lambda_tree=0), "λ=1": ELPO(lambda_tree=1), "λ=0, once": ELPO(**ONCE)},
-    {"posterior": ELPO(search="posterior"), "posterior, λ=0, once": ELPO(search="posterior", **ONCE)},
+    {
+        "ELPO": ELPO(),
+        "λ=0": ELPO(lambda_tree=0),
+        "λ=1": ELPO(lambda_tree=1),
+        "λ=0, once": ELPO(lambda_tree=0, shared="once"),
+    },
 ]
 HALF = 4  # iterations of GRPO behind which everything is measured again
 
@@ -112,18 +118,21 @@ def families() -> dict[str, RunConfig]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small samples of one family, and nothing is written")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="families side by side")
     parsed = parser.parse_args()
-    torch.set_num_threads(1)
-    prompts = 20 if parsed.quick else 400
+    prompts = 20 if parsed.quick else 300
     data = {"prompts": prompts, "half": HALF, "families": {}}
     if RECORD.exists() and not parsed.quick:
         data = json.loads(RECORD.read_text())
-    for name, config in list(families().items())[: 1 if parsed.quick else None]:
-        if name not in data["families"]:
-            data["families"][name] = both_policies(config, prompts)
-            print(name, flush=True)
+    waiting = [name for name in families() if name not in data["families"]][: 1 if parsed.quick else None]
+    with ProcessPoolExecutor(parsed.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        asked = {pool.submit(both_policies, families()[name], prompts): name for name in waiting}
+        for done in as_completed(asked):
+            data["families"][asked[done]] = done.result()
+            print(asked[done], flush=True)
             if not parsed.quick:
                 RECORD.write_text(json.dumps(data) + "\n")
+    data["families"] = {name: data["families"][name] for name in families() if name in data["families"]}
     trained = {budget: Trained(RESULTS / folder, list(families())) for budget, folder in BUDGETS.items()}
     trained = {budget: those for budget, those in trained.items() if those.families}
     page = render(data, trained)

@@ -134,14 +134,10 @@ def quality(families: dict[str, dict], stage: str) -> list[str]:
     def wide(what) -> list[str]:
         return table(["", *methods], [[name, *map(what, rows)] for name, rows in cells.items()])
 
-    searched = [
-        [name, row["method"], *(f"{row[column]:.2f}" for column in SEARCHES.values())]
-        for name, rows in cells.items()
-        for row in rows
-        if row["method"] in ("ELPO", "posterior")
-    ]
+    elpo = {name: next(row for row in rows if row["method"] == "ELPO") for name, rows in cells.items()}
+    searched = [[name, *(f"{row[column]:.2f}" for column in SEARCHES.values())] for name, row in elpo.items()]
     later = [[name, f"{row['later']:+.2f} ± {row['later_error']:.2f}", f"{row['latest']:+.2f}"]
-             for name, rows in cells.items() for row in rows if row["method"] == "ELPO"]  # fmt: skip
+             for name, row in elpo.items()]  # fmt: skip
     return [
         "Success of whole runs: " + ", ".join(f"{n} {rows[0]['success_whole']:.3f}" for n, rows in cells.items()),
         "",
@@ -152,9 +148,9 @@ def quality(families: dict[str, dict], stage: str) -> list[str]:
         *wide(lambda row: snr(row, 1000 / row["tokens"], 4)),
         "Generated tokens per prompt / share of prompts without any gradient:",
         *wide(lambda row: f"{row['tokens']:.0f} / {row['zero']:.2f}"),
-        "Searches, against the first wrong step of the run that was searched (columns as in "
+        "ELPO's searches, against the first wrong step of the run that was searched (columns as in "
         "[planted mistakes](planted.md#searches)):",
-        *table(["mistakes", "search", *SEARCHES], searched),
+        *table(["mistakes", *SEARCHES], searched),
         "How much later the run that ELPO searched went wrong than the three it was chosen from, in steps, ± "
         "standard error over searches; *latest* is what choosing the one that went wrong last would give:",
         *table(["", "chosen", "latest"], later),
@@ -193,8 +189,8 @@ def render(data: dict, trained: dict[str, Trained]) -> str:
     )
     lines += [
         "Gradients are of 16 rollouts a prompt, and of prompts that no run is trained on: "
-        f"{data['prompts']} of each form. Columns other than GRPO are ELPO: its default, λ_tree of 0 or 1, shared "
-        "steps counted *once*, and the *posterior*.",
+        f"{data['prompts']} of each form. Columns other than GRPO are ELPO: its default, λ_tree of 0 or 1, and "
+        "shared steps counted *once*.",
         "",
         f"Commands: {commands}. Machine: {platform.machine()}, 1 thread a run, Python {platform.python_version()}, "
         f"torch {torch.__version__}. Data: [mistakes.json](mistakes.json), [runs](mistakes), "
