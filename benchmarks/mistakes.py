@@ -3,8 +3,8 @@
 python benchmarks/mistakes.py            # docs/results/mistakes.md and .json; goes on where it was interrupted
 python benchmarks/mistakes.py --quick    # 20 prompts of one family; only prints
 
-What benchmarks/planted.py measures of a tabular policy, as far as it can be known here. A family takes a quarter of an
-hour on a core.
+What benchmarks/planted.py measures of a tabular policy, as far as it can be known here. A family takes about
+twenty minutes on a core.
 """
 
 from __future__ import annotations
@@ -124,16 +124,17 @@ def main() -> None:
     data = {"prompts": prompts, "half": HALF, "families": {}}
     if RECORD.exists() and not parsed.quick:
         data = json.loads(RECORD.read_text())
-    waiting = [name for name in families() if name not in data["families"]][: 1 if parsed.quick else None]
+    configs = families()
+    waiting = [name for name in configs if name not in data["families"]][: 1 if parsed.quick else None]
     with ProcessPoolExecutor(parsed.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        asked = {pool.submit(both_policies, families()[name], prompts): name for name in waiting}
+        asked = {pool.submit(both_policies, configs[name], prompts): name for name in waiting}
         for done in as_completed(asked):
             data["families"][asked[done]] = done.result()
             print(asked[done], flush=True)
             if not parsed.quick:
                 RECORD.write_text(json.dumps(data) + "\n")
-    data["families"] = {name: data["families"][name] for name in families() if name in data["families"]}
-    trained = {budget: Trained(RESULTS / folder, list(families())) for budget, folder in BUDGETS.items()}
+    data["families"] = {name: data["families"][name] for name in configs if name in data["families"]}
+    trained = {budget: Trained(RESULTS / folder, list(configs)) for budget, folder in BUDGETS.items()}
     trained = {budget: those for budget, those in trained.items() if those.families}
     page = render(data, trained)
     print(page)

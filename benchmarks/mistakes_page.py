@@ -7,13 +7,12 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
-from planted_page import gain, snr, table
+from planted_page import draw_gains, gain, snr, table, told
 
 from firstfault.credit import mean
 from firstfault.evaluation.findings import along, learnt
-from firstfault.evaluation.statistics import LEVEL, holm, mean_t, p_value
+from firstfault.evaluation.statistics import mean_t, p_value
 
 BUDGETS = {"16 rollouts a task": "mistakes", "16,000 tokens an iteration": "mistakes-tokens"}  # folders of results
 MEASURES = ("after training", "along the way")
@@ -59,13 +58,7 @@ class Trained:
 
     def told(self, measure: str) -> dict[str, dict]:
         """Of each family, what its gains show, corrected for the number of families."""
-        gains = {family: self.gains(family, measure) for family in self.families}
-        found = {}
-        for (family, values), p in zip(gains.items(), holm([p_value(v) for v in gains.values()]), strict=True):
-            middle, low, high = mean_t(values)
-            verdict = "not told apart" if p > LEVEL else "ahead" if middle > 0 else "behind"
-            found[family] = {"gain": middle, "low": low, "high": high, "p": p, "verdict": verdict}
-        return found
+        return told({family: self.gains(family, measure) for family in self.families})
 
     def together(self, part: str, measure: str) -> str:
         """The mean gain over all seeds of the families that have `part` in their name, with its interval and p."""
@@ -79,13 +72,13 @@ def training(trained: dict[str, Trained]) -> list[str]:
     for budget, those in trained.items():
         seeds = sorted({len(those.seeds(family)) for family in those.families})
         lines += [f"Equal budget of {budget}, {' to '.join(map(str, seeds))} seeds:"]
-        told = {measure: those.told(measure) for measure in MEASURES}
+        shown = {measure: those.told(measure) for measure in MEASURES}
         rows = []
         for family in those.families:
             grpo = mean(those.scores(family, "grpo", "after training"))
             before = mean([run["evaluations"][0]["sampled"] for run in those.of(family, "grpo")])
             tokens = [sum(run["spend"]["generated_tokens"] for run in those.of(family, m)) for m in ("elpo", "grpo")]
-            gains = [text for measure in MEASURES for text in gain(told[measure][family])]
+            gains = [text for measure in MEASURES for text in gain(shown[measure][family])]
             rows.append([family, f"{before:.2f}", f"{grpo:.2f}", *gains, f"{tokens[0] / tokens[1]:.2f}"])
         head = [f"{what}{measure}" for measure in MEASURES for what in ("ELPO less GRPO, ", "p, ", "verdict, ")]
         lines += table(["mistakes", "before", "GRPO, after", *head, "ELPO's tokens / GRPO's"], rows)
@@ -109,22 +102,8 @@ def mechanisms(those: Trained) -> list[str]:
 
 
 def draw(trained: dict[str, Trained], path: Path) -> None:
-    plt.rcParams |= {"svg.hashsalt": "firstfault", "svg.fonttype": "path"}
-    figure, axes = plt.subplots(1, len(trained), figsize=(9, 4.2), sharey=True, sharex=True)
-    families = next(iter(trained.values())).families
-    for axis, (budget, those) in zip(axes, trained.items(), strict=True):
-        for shift, (measure, colour) in enumerate(zip(MEASURES, ("tab:blue", "tab:gray"), strict=True)):
-            for family, one in those.told(measure).items():
-                at = -families.index(family) - 0.24 * (shift - 0.5)
-                axis.plot([one["low"], one["high"]], [at, at], color=colour, lw=1.4)
-                axis.plot(one["gain"], at, "o", color=colour, ms=4, label=measure if at > -0.5 else None)
-        axis.axvline(0, color="#8c959f", lw=0.8, zorder=0)
-        axis.set(title=budget, xlabel="success of ELPO less GRPO's")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks([-row for row in range(len(families))], families)
-    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    panels = {budget: {m: those.told(m) for m in MEASURES} for budget, those in trained.items()}
+    draw_gains(panels, "success of ELPO less GRPO's", path)
 
 
 def quality(families: dict[str, dict], stage: str) -> list[str]:

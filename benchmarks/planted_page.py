@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib.pyplot as plt
 import torch
 
 from firstfault.credit import mean
 from firstfault.evaluation.statistics import LEVEL, holm, mean_t, p_value
+
+T = TypeVar("T")
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -41,6 +44,11 @@ def differences(data: dict, part: str, methods: Iterable[str], equal: str) -> di
         for name, curves in data[part].items()
         for method in methods
     }  # fmt: skip
+    return told(gains)
+
+
+def told(gains: Mapping[T, Sequence[float]]) -> dict[T, dict]:
+    """What each of some gains over GRPO, by seed, shows; p is corrected for their number."""
     corrected = holm([p_value(gain) for gain in gains.values()])
     found = {}
     for (key, gain), p in zip(gains.items(), corrected, strict=True):
@@ -173,21 +181,32 @@ def better_tables(data: dict) -> list[str]:
 
 
 def draw(data: dict, path: Path) -> None:
-    plt.rcParams |= {"svg.hashsalt": "firstfault", "svg.fonttype": "path"}
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, sharex=True)
-    for axis, equal in zip(axes, ("rollouts", "tokens"), strict=True):
+    panels = {}
+    for equal in ("rollouts", "tokens"):
         found = differences(data, "curves", ("ELPO", "posterior"), equal)
-        for shift, (method, label, colour) in enumerate([("ELPO", "ELPO", "tab:blue"),
-                                                         ("posterior", "ELPO, posterior", "tab:red")]):  # fmt: skip
-            for row, name in enumerate(data["curves"]):
-                one = found[name, method]
+        panels[f"equal {equal}"] = {
+            label: {name: found[name, method] for name in data["curves"]}
+            for method, label in (("ELPO", "ELPO"), ("posterior", "ELPO, posterior"))
+        }
+    draw_gains(panels, "mean of the curve, less GRPO's", path)
+
+
+def draw_gains(panels: dict[str, dict[str, dict[str, dict]]], what: str, path: Path) -> None:
+    """Gains as `told` has them, by title of a panel, label of a colour, and name of a row."""
+    plt.rcParams |= {"svg.hashsalt": "firstfault", "svg.fonttype": "path"}
+    rows = list(dict.fromkeys(name for panel in panels.values() for gains in panel.values() for name in gains))
+    figure, axes = plt.subplots(1, len(panels), figsize=(9, 4.2), sharey=True, sharex=True)
+    for axis, (title, panel) in zip(axes, panels.items(), strict=True):
+        for shift, ((label, gains), colour) in enumerate(zip(panel.items(), ("tab:blue", "tab:red"), strict=True)):
+            for name, one in gains.items():
+                row = rows.index(name)
                 at = -row - 0.24 * (shift - 0.5)
                 axis.plot([one["low"], one["high"]], [at, at], color=colour, lw=1.4)
                 axis.plot(one["gain"], at, "o", color=colour, ms=4, label=label if row == 0 else None)
         axis.axvline(0, color="#8c959f", lw=0.8, zorder=0)
-        axis.set(title=f"equal {equal}", xlabel="mean of the curve, less GRPO's")
+        axis.set(title=title, xlabel=what)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks([-row for row in range(len(data["curves"]))], list(data["curves"]))
+    axes[0].set_yticks([-row for row in range(len(rows))], rows)
     axes[0].legend(frameon=False, fontsize=8, loc="lower left")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
