@@ -261,6 +261,10 @@ class Tree:
         return [node for node in self.nodes if node.is_leaf]
 
     @property
+    def has_success(self) -> bool:
+        return any(leaf.success for leaf in self.leaves)
+
+    @property
     def is_credited(self) -> bool:
         """Whether a method has written anything on it, be it that nothing is learnt."""
         return any(node.terms or node.value_target is not None for node in self.nodes)

@@ -420,7 +420,7 @@ def test_an_anchor_that_was_cut_short_is_remembered_while_the_answer_rests_on_it
         assert (search.verdict().step, search.verdict().finished) == (2, finished)
 
 
-def test_a_tree_without_a_successful_probe_marks_nothing_unless_literal():
+def test_a_tree_without_a_success_marks_nothing_unless_literal():
     """Without a success anywhere, every search ends at step 1, whatever the truth."""
     tree = explored(ELPO(rollouts=9), planted(9, [Plan(8, 5)], recovers=lambda step: False)).tree
     [verdict] = tree.verdicts
@@ -428,6 +428,14 @@ def test_a_tree_without_a_successful_probe_marks_nothing_unless_literal():
     ELPO().credit([tree])
     assert not verdict.marked and not marked(tree)
     ELPO(literal=True).credit([tree])
+    assert verdict.marked and marked(tree) == [tree.nodes[verdict.leaf].steps[0]]
+
+
+def test_a_whole_run_that_succeeded_is_evidence_that_step_1_lost_what_could_be_won():
+    tree = explored(ELPO(rollouts=10), planted(10, [*[Plan(8, 1)] * 3, Plan(8)])).tree
+    [verdict] = tree.verdicts
+    assert not any(probe.successes for probe in verdict.probes)
+    ELPO().credit([tree])
     assert verdict.marked and marked(tree) == [tree.nodes[verdict.leaf].steps[0]]
 
 

@@ -50,7 +50,7 @@ class AStarPO(Method):
             earlier = await batch.grow(tasks, self.explore, offline)
         trees = await batch.grow(tasks, self.explore, self.rollouts - offline)
         for tree, before in zip(trees, earlier, strict=True):
-            if before.leaves and (not self.drop_hopeless or any(leaf.success for leaf in before.leaves)):
+            if before.leaves and (not self.drop_hopeless or before.has_success):
                 tree.root.value = self.optimal_value(self.rewards(before))
                 tree.root.value_samples = len(before.leaves)
         return [*trees, *earlier]

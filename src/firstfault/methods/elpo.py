@@ -30,7 +30,7 @@ class ELPO(Clipped):
     siblings inherits its branch advantage from the nearest ancestor that has some; siblings that score alike get 0.
 
     Ours, unless `literal`: a search that the budget can't finish is not begun (the rollouts go to whole runs), and a
-    search that was cut off, or a tree without one successful probe, marks no step: it has no evidence for any.
+    search that was cut off, or in a tree without a single success, marks no step: it has no evidence for any.
     """
 
     paper: ClassVar[str] = "ELPO, arXiv 2602.09598"
@@ -93,10 +93,9 @@ class ELPO(Clipped):
 
     def mark(self, tree: Tree) -> dict[Node, float]:
         """Mark the critical steps that were found; returns how surely a step is one or below one (1 by bisection)."""
-        evidence = any(v.probability is not None or any(p.successes for p in v.probes) for v in tree.verdicts)
         localized: dict[Node, float] = defaultdict(float)
         for verdict in tree.verdicts:
-            verdict.marked = verdict.names_step and (self.literal or (verdict.finished and evidence))
+            verdict.marked = verdict.names_step and (self.literal or (verdict.finished and tree.has_success))
             if verdict.marked:
                 run = tree.nodes[verdict.leaf].steps
                 run[verdict.step - 1].critical |= verdict.probability is None or verdict.probability >= 0.7

@@ -65,8 +65,8 @@ class VPPO(Clipped):
         """The first error of each run that was searched to an end; marks the step, where there is one."""
         errors = {}
         for verdict in tree.verdicts:
-            verdict.marked = verdict.finished
-            if verdict.finished:
+            verdict.marked = verdict.finished and tree.has_success
+            if verdict.marked:
                 leaf = tree.nodes[verdict.leaf]
                 errors[leaf] = verdict.step
                 if verdict.names_step:
