@@ -6,33 +6,35 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from firstfault.tree import Node, Term, Tree
+from firstfault.tree import Node, Term
 
 Aggregation = Literal["sequence", "token"]
 Scale = Literal["std", "none"]
 UNCLIPPED = {"clip_low": 1.0, "clip_high": 1e9}  # bounds that no ratio reaches
 
 
-def normalize(values: Sequence[float], eps: float = 1e-6) -> list[float]:
+def normalize(values: Sequence[float], *, center: float | None = None, eps: float = 1e-6) -> list[float]:
     """z-scores (x - mean) / (std + eps) with the population standard deviation; zeros where all values are equal.
+
+    With a `center`, it stands in the place of the mean, in both.
 
     >>> [round(z, 3) for z in normalize([1, 1, 0])]
     [0.707, 0.707, -1.414]
     >>> normalize([0.3, 0.3])
     [0.0, 0.0]
     """
-    center = mean(values)
+    center = mean(values) if center is None else center
     std = mean([(x - center) ** 2 for x in values]) ** 0.5
     return [(x - center) / (std + eps) for x in values]
 
 
-def normalize_together(groups: Sequence[Sequence[float]]) -> list[list[float]]:
-    """z-scores of all values of all groups, in their groups.
+def normalize_together(groups: Sequence[Sequence[float]], *, center: float | None = None) -> list[list[float]]:
+    """z-scores of all values of all groups, in their groups (see `normalize`).
 
     >>> [[round(z, 3) for z in group] for group in normalize_together([[1, 1], [0]])]
     [[0.707, 0.707], [-1.414]]
     """
-    whitened = iter(normalize([value for group in groups for value in group]))
+    whitened = iter(normalize([value for group in groups for value in group], center=center))
     return [[next(whitened) for _ in group] for group in groups]
 
 
@@ -88,21 +90,3 @@ def credit_run(
     of_steps = [advantage] * leaf.depth if isinstance(advantage, int | float) else advantage
     for step, of_step in zip(leaf.steps, of_steps, strict=True):
         step.terms.append(Term(of_step, weight, clip_low, clip_high, run=leaf.index))
-
-
-def overlong(leaf: Node, limit: int, buffer: int) -> float:
-    """Soft overlong penalty (DAPO, Eq. 13): 0 up to limit - buffer tokens of a run, then falling, -1 from limit on.
-
-    >>> from firstfault.tree import Task, Tree
-    >>> tree = Tree(Task("q", "a"), prompt=[1] * 50)
-    >>> leaf = tree.add(tree.root, rollout=0, action_tokens=[2] * 95)
-    >>> overlong(leaf, limit=200, buffer=20), overlong(leaf, limit=100, buffer=20), overlong(leaf, limit=90, buffer=20)
-    (0.0, -0.75, -1.0)
-    """
-    length = sum(len(step.action_tokens) + len(step.observation_tokens) for step in leaf.steps)
-    return min(0.0, max(-1.0, (limit - buffer - length) / buffer))
-
-
-def less_overlong(tree: Tree, limit: int, buffer: int) -> list[float]:
-    """The rewards of the leaves, less what their runs are too long."""
-    return [leaf.reward + overlong(leaf, limit, buffer) for leaf in tree.leaves]

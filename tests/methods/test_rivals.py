@@ -121,6 +121,32 @@ def test_the_expected_gradient_of_one_decision_is_exact(method, share, n, p):
     assert expected == pytest.approx(share(n, p) * p * (1 - p))
 
 
+@pytest.mark.parametrize(("method", "unbiased"), [(RLOO(), True), (RLOO(aggregation="sequence"), False)])
+def test_rloo_needs_tokens_that_count_alike_where_runs_differ_in_length(method, unbiased):
+    """One choice among a right run of 10 tokens and wrong ones of 1 and 100, over all groups of 4, on the 3 logits."""
+    policy, rewards, lengths = (0.5, 0.25, 0.25), (1, 0, 0), (10, 1, 100)
+    expected = [0.0] * 3
+    for group in itertools.product(range(3), repeat=4):
+        tree = independent_runs(*(rewards[choice] for choice in group))
+        for leaf, choice in zip(tree.leaves, group, strict=True):
+            leaf.action_tokens = [2] * lengths[choice]  # of which the first decides
+        method.credit([tree])
+        for leaf, choice in zip(tree.leaves, group, strict=True):
+            weight = math.prod(policy[c] for c in group) * leaf.terms[0].weight * leaf.advantage / len(group)
+            expected = [sum_ + weight * ((at == choice) - policy[at]) for at, sum_ in enumerate(expected)]
+    truth = [p * (r - 0.5) for p, r in zip(policy, rewards, strict=True)]  # dE[R]/d logit
+    assert truth == [0.25, -0.125, -0.125]
+    assert (expected == pytest.approx(truth)) == unbiased
+    assert (expected[2] < 0) == unbiased  # by sequence, the long wrong run rises
+
+
+@pytest.mark.parametrize("n", [3, 6, 10])
+def test_reinforce_pp_gives_groups_that_scored_alike_nothing_at_all(n):
+    trees = [independent_runs(1, *[0] * (n - 1)), independent_runs(*[1] * n), independent_runs(*[0] * n)]
+    ReinforcePP().credit(trees)
+    assert [tree.has_gradient for tree in trees] == [True, False, False]
+
+
 def test_reinforce_pp_normalizes_over_the_batch():
     trees = [independent_runs(1, 0, 0, 0), independent_runs(5, 5)]
     ReinforcePP().credit(trees)
@@ -134,6 +160,13 @@ def test_corpo_never_praises_failure_and_is_mean_centred_above_its_threshold():
     for rewards in ([1, 1, 1, 0], [1, 0.5, 0.5, 1]):
         assert credited(CoRPO(), *rewards) == pytest.approx(credited(GRPO(scale="none"), *rewards))
     assert credited(CoRPO(), 0, 0) == [-0.5, -0.5]
+
+
+@pytest.mark.parametrize("method", [DAPO, GRPOTCR])
+def test_a_penalty_that_would_take_from_every_run_is_refused(method):
+    assert method(overlong_limit=4096, overlong_buffer=819)
+    with pytest.raises(ValueError, match="overlong_buffer = 4096 leaves nothing of overlong_limit = 4096"):
+        method(overlong_limit=4096)
 
 
 def test_grpo_tcr_is_grpo_over_shaped_rewards():
@@ -331,6 +364,12 @@ def test_gigpo_discounts_the_return_by_the_steps_to_go():
     )
 
 
+def test_gigpo_without_scale_is_in_units_of_the_reward():
+    tree = independent_runs(1, 0, 0, 0)
+    GiGPO(scale="none").credit([tree])
+    assert advantages(tree) == [1.5, -0.5, -0.5, -0.5]  # against the group, and again: all took the first step
+
+
 def test_vineppos_values_are_those_of_the_process():
     """Within four standard errors of the exact success probabilities, for the start and for all states together."""
     process = PlantedProcess(traps=traps("recoverable"), steps_min=4, steps_max=4)
@@ -449,6 +488,13 @@ def test_vspo_replaces_groups_that_score_alike_by_fresh_ones_of_uncertain_tasks(
     assert replaced > 5
 
 
+def test_vspo_knows_a_task_by_more_than_its_question():
+    trees = [independent_runs(1, 0), independent_runs(1, 0)]
+    trees[1].task.answer = "another"
+    VSPO().credit(trees)
+    assert [round(leaf.advantage, 3) for tree in trees for leaf in tree.leaves] == [1.0, -1.0, 1.0, -1.0]
+
+
 def test_vspo_with_reused_rollouts_and_1_over_n_is_grpo():
     process = PlantedProcess()
     logits = TabularPolicy.first(process).logits
@@ -483,7 +529,7 @@ def test_torl_and_cir_limit_the_calls_of_a_run():
             assert n == 4 and seen  # before anything is sampled
             return []
 
-    for method, iteration in [(ToRL(calls=2), 1), (CIR(), 1), (CIR(), 25), (CIR(calls=[3], stage=1), 9)]:
+    for method, iteration in [(ToRL(calls=2), 1), (CIR(), 0), (CIR(), 25), (CIR(calls=[3], stage=1), 9)]:
         asyncio.run(method.explore(Tree(Task("q", "a"), [1], key=(0, iteration, 0)), Handle()))
     assert seen == [2, 4, 16, 3]
 

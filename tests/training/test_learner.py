@@ -25,10 +25,10 @@ from firstfault.training.pack import pack, unique_tokens
 from firstfault.tree import Task, Term, Tree
 
 
-def make_learner(model, *, name="adamw", temperature=1.0, max_grad_norm=1e9, lr=1e-3, critic=None, **config):
+def make_learner(model, *, name="adamw", temperature=1.0, max_grad_norm=1e9, lr=1e-3, critic_step=None, **config):
     optimizer = OptimizerConfig(name=name, lr=lr, muon_lr=1e-2, max_grad_norm=max_grad_norm)
     config = LearnerConfig(**{"mini_batch": 64} | config)
-    return Learner(model, optimizer, config, temperature=temperature, critic=critic)
+    return Learner(model, optimizer, config, temperature=temperature, critic_step=critic_step)
 
 
 def gradients(model, trees, loss=clipped_surrogate, *, ties=False, **config):
@@ -642,7 +642,7 @@ def depth_first(node):
 
 
 def test_the_critic_learns_what_it_is_taught(make_model, forest):
-    learner = make_learner(make_model(), lr=3e-3, critic=0.1)
+    learner = make_learner(make_model(), lr=3e-3, critic_step=0.1)
     trees = credited(make_model(), forest())
     states = [node for tree in trees for node in tree.nodes if node.children]
     for node in (node for tree in trees for node in tree.nodes):
@@ -654,7 +654,7 @@ def test_the_critic_learns_what_it_is_taught(make_model, forest):
         learner.update(trees, value_error)
     learner.value(trees)
     assert max(abs(node.value - node.value_target) for node in states) < 0.15
-    again = make_learner(make_model(), critic=0.1)
+    again = make_learner(make_model(), critic_step=0.1)
     again.load_state(learner.state())
     assert torch.equal(again.critic.weight, learner.critic.weight)
 
@@ -665,5 +665,5 @@ def test_the_critics_error_is_a_mean_over_the_states_of_the_mini_batch(make_mode
     for tree in trees:
         for node in tree.nodes:
             node.value_target = 1.0 if node.children else None
-    learner = make_learner(make_model(), critic=0.1, max_tokens=max_tokens)
+    learner = make_learner(make_model(), critic_step=0.1, max_tokens=max_tokens)
     assert learner.update(trees, value_error)["loss"] == pytest.approx(0.5)  # it says 0

@@ -21,8 +21,8 @@ class AEPO(ARPO):
 
     1. A first rollout tells how sure the agent is at the start (H_root) and after tool calls (H_tool, their mean).
        m = k σ(β (H_root - H_tool)) of the k rollouts are whole ones, the others branches.
-    2. P_t = (α + γ ΔH_t) (1 - P̂(l)) after l branches in a row on the way to a step. Ours: P̂(l) = min(1, l / 2), so
-       that nothing branches three times in a row; β = 1, γ = 0.2.
+    2. P_t = (α + γ ΔH_t) (1 - P̂(l)) after l branches in a row on the way to a step. Ours: β = 1, γ = 0.2, and P̂(l) =
+       min(1, l / 2): a third branch in a row never comes, a second only where the entropy jumps by more than 2.5 nats.
     3. A ← A (1 + 0.2 z(H)) on every token, z over the tokens of the task's runs: where the agent was torn, more is at
        stake. A good token whose ratio is clipped keeps its gradient (`losses.clipped_with_gradient`).
 
@@ -34,6 +34,7 @@ class AEPO(ARPO):
 
     initial: None = Field(None, description="the first rollout says how many are whole")
     branch: Literal["threshold"] = Field("threshold", description="as printed")
+    beta: float = Field(0.2, description="γ: how much P_t grows with the entropy")
     beta_root: float = Field(1.0, description="β: how fast whole rollouts grow with H_root - H_tool")
     entropy_weight: float = Field(0.2, ge=0, description="how much the entropy of a token adds to its advantage")
 

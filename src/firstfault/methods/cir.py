@@ -32,4 +32,4 @@ class CIR(ReinforcePP):
         await super().explore(tree, rollouts)
 
     def budget(self, iteration: int) -> int:
-        return self.calls[min((iteration - 1) // self.stage, len(self.calls) - 1)]
+        return self.calls[min(max(0, iteration - 1) // self.stage, len(self.calls) - 1)]

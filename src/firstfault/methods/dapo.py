@@ -8,12 +8,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from firstfault.agent.batch import Batch
-from firstfault.credit import Aggregation, less_overlong, normalize
+from firstfault.credit import Aggregation, normalize
 from firstfault.methods.base import Grouped
+from firstfault.methods.overlong import Overlong
 from firstfault.tree import Tree
 
 
-class DAPO(Grouped):
+class DAPO(Overlong, Grouped):
     """Decoupled clip and dynamic sampling (arXiv 2503.14476).
 
     1. Groups of `group` rollouts; a group whose runs all succeeded or all failed is kept out of the batch, and another
@@ -35,8 +36,6 @@ class DAPO(Grouped):
 
     aggregation: Aggregation = Field("token", description="every run has the same say, or every token")
     clip_high: float = Field(0.28, ge=0, description="and above at 1 + clip_high")
-    overlong_limit: int = Field(20480, ge=1, description="tokens of a run from which on it loses 1")
-    overlong_buffer: int = Field(4096, ge=1, description="tokens before that over which the loss grows")
 
     async def explore_all(self, batch: Batch) -> list[Tree]:
         trees: list[Tree] = []
@@ -49,7 +48,7 @@ class DAPO(Grouped):
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in filter(mixed, trees):
-            self.credit_runs(tree, normalize(less_overlong(tree, self.overlong_limit, self.overlong_buffer)))
+            self.credit_runs(tree, normalize(self.less_overlong(tree)))
 
 
 def mixed(tree: Tree) -> bool:

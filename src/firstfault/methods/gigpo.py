@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.credit import Scale, centre, normalize
+from firstfault.credit import Scale, centre
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
 
@@ -39,12 +39,12 @@ class GiGPO(Clipped):
 
     omega: float = Field(1.0, ge=0, description="ω: the weight of the step's advantage")
     gamma: float = Field(0.95, gt=0, le=1, description="γ: discount of a step")
-    scale: Scale = Field("std", description="none: clusters are centred by their mean only")
+    scale: Scale = Field("std", description="none: groups and clusters are centred by their mean only")
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
             leaves = tree.leaves
-            episode = normalize([leaf.reward for leaf in leaves])
+            episode = centre([leaf.reward for leaf in leaves], self.scale)
             clusters: dict[Hashable, list[tuple[Node, Node]]] = defaultdict(list)  # of steps of runs
             for leaf in leaves:
                 for step in leaf.steps:

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.credit import Aggregation, less_overlong, normalize
+from firstfault.credit import Aggregation, normalize
 from firstfault.methods.base import Clipped
+from firstfault.methods.overlong import Overlong
 from firstfault.rewards import RewardName
 from firstfault.tree import Tree
 
 
-class GRPOTCR(Clipped):
+class GRPOTCR(Overlong, Clipped):
     """GRPO over rewards that pay failures for tool use, with a mean over tokens and the clip at 0.2 and 0.28.
 
     Source: DemyAgent, arXiv 2510.11701. Runs longer than `overlong_limit` less `overlong_buffer` lose up to 1. Ours:
@@ -41,9 +42,7 @@ class GRPOTCR(Clipped):
     aggregation: Aggregation = Field("token", description="every run has the same say, or every token")
     reward: RewardName = Field("turns", description="the judge's, or one that is shaped (see docs/rewards.md)")
     clip_high: float = Field(0.28, ge=0, description="and above at 1 + clip_high")
-    overlong_limit: int = Field(20480, ge=1, description="tokens of a run from which on it loses 1")
-    overlong_buffer: int = Field(4096, ge=1, description="tokens before that over which the loss grows")
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
-            self.credit_runs(tree, normalize(less_overlong(tree, self.overlong_limit, self.overlong_buffer)))
+            self.credit_runs(tree, normalize(self.less_overlong(tree)))

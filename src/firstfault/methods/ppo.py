@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from firstfault.credit import mean, normalize_together
+from firstfault.credit import Aggregation, mean, normalize_together
 from firstfault.losses import TermBatch, value_error
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
@@ -33,6 +33,7 @@ class PPO(Clipped):
 
     paper: ClassVar[str] = "PPO, arXiv 1707.06347"
 
+    aggregation: Aggregation = Field("token", description="every run has the same say, or every token")
     gamma: float = Field(1.0, gt=0, le=1, description="γ: discount of a step")
     lambda_gae: float = Field(0.95, ge=0, le=1, description="λ: 1 is the return less the value, 0 the next value")
     value_weight: float = Field(0.1, ge=0, description="weight of the critic's loss")

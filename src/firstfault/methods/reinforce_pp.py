@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from firstfault.credit import mean, normalize_together
+from firstfault.credit import centre, normalize_together
 from firstfault.methods.base import Clipped
 from firstfault.tree import Tree
 
@@ -35,8 +35,8 @@ class ReinforcePP(Clipped):
     baseline: Literal["group", "none"] = Field("group", description="group: subtract the mean of the task's runs first")
 
     def credit(self, trees: Sequence[Tree]) -> None:
-        rewards = [[leaf.reward for leaf in tree.leaves] for tree in trees]
-        if self.baseline == "group":
-            rewards = [[reward - mean(group) for reward in group] for group in rewards]
-        for tree, advantages in zip(trees, normalize_together(rewards), strict=True):
+        rewards, center = [[leaf.reward for leaf in tree.leaves] for tree in trees], None
+        if self.baseline == "group":  # their mean is then 0, which a rounded sum would miss
+            rewards, center = [centre(group, "none") for group in rewards], 0.0
+        for tree, advantages in zip(trees, normalize_together(rewards, center=center), strict=True):
             self.credit_runs(tree, advantages)

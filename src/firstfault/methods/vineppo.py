@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from firstfault.agent.base import Rollouts
-from firstfault.credit import mean, normalize_together
+from firstfault.credit import Aggregation, mean, normalize_together
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
 
@@ -40,6 +40,7 @@ class VinePPO(Clipped):
     paper: ClassVar[str] = "VinePPO, arXiv 2410.01679"
 
     rollouts: int = Field(82, ge=1, description="rollouts per task; every sampled completion counts")
+    aggregation: Aggregation = Field("token", description="every run has the same say, or every token")
     samples: int = Field(9, ge=1, description="K: completions per state")
     kl: float = Field(1e-4, ge=0, description="weight of the divergence from the policy that training began with")
 

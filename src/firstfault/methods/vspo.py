@@ -13,7 +13,7 @@ from firstfault.agent.batch import Batch
 from firstfault.credit import mean, normalize
 from firstfault.methods.base import Grouped
 from firstfault.rewards import RewardName
-from firstfault.tree import Tree
+from firstfault.tree import Task, Tree
 
 
 class VSPO(Grouped):
@@ -21,7 +21,7 @@ class VSPO(Grouped):
 
     1. A group of `group` rollouts for each task. One whose rewards are all equal is replaced by a task of the batch,
        drawn with probability ∝ V(q) = (R_max - μ_q) σ_q: hard, and uncertain.
-    2. GRPO's advantages, times n^(-`smoothing`) for a task that is in the batch n times (value-smoothing clipping).
+    2. GRPO's advantages, times n^(-`smoothing`) for a task of which n groups teach (value-smoothing clipping).
        Without it, the paper's own sampler does far worse than GRPO.
 
     Ours: a replacement gets fresh rollouts, which count; a group has half of the budget, so that all can be replaced;
@@ -61,10 +61,14 @@ class VSPO(Grouped):
     def credit(self, trees: Sequence[Tree]) -> None:
         groups = [(tree, [leaf.reward for leaf in tree.leaves]) for tree in trees]
         groups = [(tree, rewards) for tree, rewards in groups if teaches(rewards)]
-        times = Counter(tree.task.question for tree, _ in groups)
+        times = Counter(_known_by(tree.task) for tree, _ in groups)
         for tree, rewards in groups:
-            decay = times[tree.task.question] ** -self.smoothing
+            decay = times[_known_by(tree.task)] ** -self.smoothing
             self.credit_runs(tree, [decay * z for z in normalize(rewards)])
+
+
+def _known_by(task: Task) -> tuple[str, str, str]:
+    return task.id, task.question, task.answer
 
 
 def teaches(rewards: Sequence[float]) -> bool:

@@ -30,9 +30,10 @@ Loss = Callable[[TermBatch], Tensor]
 class Learner:
     """Trains `model` in place; its attention is replaced by ours.
 
-    `temperature` is that of sampling, so that ratios compare like with like. `critic` adds a linear head that tells
-    the value of a state from the model's last hidden state, and starts at 0. `critic` is about how far an update can
-    move a value: the hidden state's parts are about 1, and AdamW moves a weight by its learning rate.
+    `temperature` is that of sampling, so that ratios compare like with like. With a `critic_step`, a critic
+    is trained, too: a linear head that tells the value of a state from the model's last hidden state, and starts at 0.
+    An update moves a value by about `critic_step` at most: the hidden state's parts are about 1, and AdamW moves a
+    weight by its learning rate.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Learner:
         config: LearnerConfig,
         *,
         temperature: float = 1.0,
-        critic: float | None = None,
+        critic_step: float | None = None,
     ):
         self.model = use_planned_attention(model)
         self.config = config
@@ -50,12 +51,12 @@ class Learner:
         self.temperature = temperature
         self.optimizers = _optimizers(model, optimizer)
         self.critic: torch.nn.Linear | None = None
-        if critic:
+        if critic_step:
             width = model.config.get_text_config().hidden_size
             self.critic = torch.nn.Linear(width, 1, device=model.device)
             torch.nn.init.zeros_(self.critic.weight)
             torch.nn.init.zeros_(self.critic.bias)
-            self.optimizers[-1].add_param_group({"params": list(self.critic.parameters()), "lr": critic / width})
+            self.optimizers[-1].add_param_group({"params": list(self.critic.parameters()), "lr": critic_step / width})
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["initial_lr"] = group["lr"]
 

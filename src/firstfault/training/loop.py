@@ -110,7 +110,7 @@ class Trainer:
             config.optimizer,
             config.learner,
             temperature=config.agent.temperature,
-            critic=method.critic,
+            critic_step=method.critic,
         )
         if checkpoint:
             self.learner.load_state(load_state(start))
