@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mistakes_page import BUDGETS, Trained, draw, render
+from mistakes_page import BUDGETS, RESULTS, draw, render, trained
 from planted_page import standard_error
 from rich.console import Console
 from torch import Tensor
@@ -37,7 +37,6 @@ from firstfault.training.loop import Trainer, grow
 from firstfault.training.pack import pack
 from firstfault.tree import Tree
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 RECORD = RESULTS / "mistakes.json"
 RECIPE = Path(__file__).parent.parent / "recipes" / "mistakes.toml"
 # Methods of one line explore alike: they give credit to the same trees.
@@ -134,13 +133,12 @@ def main() -> None:
             if not parsed.quick:
                 RECORD.write_text(json.dumps(data) + "\n")
     data["families"] = {name: data["families"][name] for name in configs if name in data["families"]}
-    trained = {budget: Trained(RESULTS / folder, list(configs)) for budget, folder in BUDGETS.items()}
-    trained = {budget: those for budget, those in trained.items() if those.families}
-    page = render(data, trained)
+    budgets = {budget: trained(budget) for budget in BUDGETS}
+    page = render(data, budgets)
     print(page)
     if not parsed.quick:
         (RESULTS / "mistakes.md").write_text(page)
-        draw(trained, RESULTS / "mistakes.svg")
+        draw(budgets, list(data["families"]), RESULTS / "mistakes.svg")
 
 
 if __name__ == "__main__":

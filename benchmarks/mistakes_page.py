@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from planted_page import draw_gains, gain, snr, table, told
 
 from firstfault.credit import mean
-from firstfault.evaluation.findings import along, learnt
-from firstfault.evaluation.statistics import mean_t, p_value
+from firstfault.evaluation.claims.compared import read_runs
+from firstfault.evaluation.findings import Kept, Runs, along, learnt
 
 BUDGETS = {"16 rollouts a task": "mistakes", "16,000 tokens an iteration": "mistakes-tokens"}  # folders of results
 MEASURES = ("after training", "along the way")
-TOGETHER = ("silent", "dead end", "recoverable", "anywhere", "early", "late", "")  # parts of the families' names
+TOGETHER = ("silent", "dead end", "recoverable", "anywhere", "early", "late")  # parts of the families' names
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 SEARCHES = {
     "per prompt": "searches", "exact": "exact", "early": "early", "late": "late", "none": "none",
@@ -29,81 +29,66 @@ LEARNT = {
 }  # fmt: skip
 
 
-class Trained:
-    """A comparison of ELPO with GRPO on the families of the recipe, from the cells that it left."""
-
-    def __init__(self, folder: Path, families: Sequence[str]):
-        cells = [json.loads(path.read_text()) for path in folder.glob("cells/*/*/*/*/cell.json")]
-        self.runs = {(cell["family"], cell["method"], cell["seed"]): cell for cell in cells}
-        self.families = [family for family in families if self.seeds(family)]
-
-    def seeds(self, family: str) -> list[int]:
-        """Those with which both methods were trained."""
-        seeds = sorted({seed for _, _, seed in self.runs})
-        return [s for s in seeds if all((family, method, s) in self.runs for method in ("grpo", "elpo"))]
-
-    def of(self, family: str, method: str) -> list[dict]:
-        return [self.runs[family, method, seed] for seed in self.seeds(family)]
-
-    def scores(self, family: str, method: str, measure: str) -> list[float]:
-        """By seed."""
-        if measure == "after training":
-            return [run["evaluations"][-1]["sampled"] for run in self.of(family, method)]
-        ends = [run["evaluations"][-1]["iteration"] for run in self.of(family, method)]
-        return [along(run, "iterations", end).mean() for run, end in zip(self.of(family, method), ends, strict=True)]
-
-    def gains(self, family: str, measure: str) -> list[float]:
-        """ELPO less GRPO, by seed."""
-        return [a - b for a, b in zip(*(self.scores(family, m, measure) for m in ("elpo", "grpo")), strict=True)]
-
-    def told(self, measure: str) -> dict[str, dict]:
-        """Of each family, what its gains show, corrected for the number of families."""
-        return told({family: self.gains(family, measure) for family in self.families})
-
-    def together(self, part: str, measure: str) -> str:
-        """The mean gain over all seeds of the families that have `part` in their name, with its interval and p."""
-        gains = [gain for family in self.families if part in family for gain in self.gains(family, measure)]
-        middle, low, high = mean_t(gains)
-        return f"{middle:+.3f} [{low:+.3f}, {high:+.3f}], p = {p_value(gains):.2g}"
+def trained(budget: str) -> Runs:
+    """The runs of ELPO and GRPO at a budget of `BUDGETS`; a method that overspent on a family has none there."""
+    return read_runs(RESULTS / BUDGETS[budget])[0]
 
 
-def training(trained: dict[str, Trained]) -> list[str]:
+def score(kept: Kept, measure: str) -> float:
+    last = kept["evaluations"][-1]
+    return last["sampled"] if measure == "after training" else along(kept, "iterations", last["iteration"]).mean()
+
+
+def pairs(runs: Runs, families: Sequence[str]) -> list[list[tuple[Kept, Kept]]]:
+    """ELPO's and GRPO's run on each of these families, for every seed that has them all."""
+    seeds = sorted({seed for _, _, seed in runs})
+    keys = [[[(family, method, seed) for method in ("elpo", "grpo")] for family in families] for seed in seeds]
+    return [[(runs[a], runs[b]) for a, b in of] for of in keys if all(key in runs for pair in of for key in pair)]
+
+
+def gains(runs: Runs, families: Sequence[str], measure: str) -> list[float]:
+    """ELPO less GRPO, by seed: families share their tasks and seeds, so that their runs are not independent."""
+    return [mean([score(a, measure) - score(b, measure) for a, b in of]) for of in pairs(runs, families)]
+
+
+def shown(runs: Runs, groups: Mapping[str, Sequence[str]]) -> dict[str, dict[str, dict]]:
+    """By measure and name of a group of families, what its gains show, corrected for the number of groups."""
+    return {m: told({name: gains(runs, group, m) for name, group in groups.items()}) for m in MEASURES}
+
+
+def training(budgets: Mapping[str, Runs], families: Sequence[str]) -> list[str]:
     lines = []
-    for budget, those in trained.items():
-        seeds = sorted({len(those.seeds(family)) for family in those.families})
-        lines += [f"Equal budget of {budget}, {' to '.join(map(str, seeds))} seeds:"]
-        shown = {measure: those.told(measure) for measure in MEASURES}
-        rows = []
-        for family in those.families:
-            grpo = mean(those.scores(family, "grpo", "after training"))
-            before = mean([run["evaluations"][0]["sampled"] for run in those.of(family, "grpo")])
-            tokens = [sum(run["spend"]["generated_tokens"] for run in those.of(family, m)) for m in ("elpo", "grpo")]
-            gains = [text for measure in MEASURES for text in gain(shown[measure][family])]
-            rows.append([family, f"{before:.2f}", f"{grpo:.2f}", *gains, f"{tokens[0] / tokens[1]:.2f}"])
-        head = [f"{what}{measure}" for measure in MEASURES for what in ("ELPO less GRPO, ", "p, ", "verdict, ")]
+    head = [f"{what}{measure}" for measure in MEASURES for what in ("ELPO less GRPO, ", "p, ", "verdict, ")]
+    for budget, runs in budgets.items():
+        found, rows = shown(runs, {family: [family] for family in families}), []
+        for family in families:
+            elpo, grpo = zip(*(pair for [pair] in pairs(runs, [family])), strict=True)
+            levels = [mean([kept["evaluations"][at]["sampled"] for kept in grpo]) for at in (0, -1)]
+            tokens = [sum(kept["spend"]["generated_tokens"] for kept in own) for own in (elpo, grpo)]
+            told_of = [text for measure in MEASURES for text in gain(found[measure][family])]
+            rows.append([family, *(f"{x:.2f}" for x in levels), *told_of, f"{tokens[0] / tokens[1]:.2f}"])
+        lines += [f"Equal budget of {budget}, {len(pairs(runs, families))} seeds:"]
         lines += table(["mistakes", "before", "GRPO, after", *head, "ELPO's tokens / GRPO's"], rows)
-    rows = [
-        [part or "all", *(those.together(part, measure) for those in trained.values() for measure in MEASURES)]
-        for part in TOGETHER
-        if all(any(part in family for family in those.families) for those in trained.values())
-    ]
-    lines += ["Several forms together, every pair of runs one difference; p is not corrected:"]
-    return lines + table(["mistakes", *(f"{budget}, {m}" for budget in trained for m in MEASURES)], rows)
+        groups = {part: [family for family in families if part in family] for part in TOGETHER} | {"all": families}
+        found = shown(runs, groups)
+        lines += ["The same of several forms together, a mean over them for every seed:"]
+        rows = [[name, *(text for measure in MEASURES for text in gain(found[measure][name]))] for name in groups]
+        lines += table(["mistakes", *head], rows)
+    return lines
 
 
-def mechanisms(those: Trained) -> list[str]:
+def mechanisms(runs: Runs, families: Sequence[str]) -> list[str]:
     rows = []
-    for family in those.families:
-        ways = {m: [learnt(run) for run in those.of(family, m)] for m in ("grpo", "elpo")}
-        shown = [[way[key] for way in ways["elpo"]] for key in LEARNT.values()]
-        idle = [f"{mean([way['idle'] for way in ways[m]]):.2f}" for m in ("elpo", "grpo")]
-        rows.append([family, *(f"{mean([v or 0.0 for v in values]):.3f}" for values in shown), *idle])
+    for family in families:
+        elpo, grpo = zip(*((learnt(a), learnt(b)) for [(a, b)] in pairs(runs, [family])), strict=True)
+        shares = [f"{mean([way[key] or 0.0 for way in elpo]):.3f}" for key in LEARNT.values()]
+        rows.append([family, *shares, *(f"{mean([way['idle'] for way in ways]):.2f}" for ways in (elpo, grpo))])
     return table(["mistakes", *LEARNT, "groups without gradient", "GRPO's"], rows)
 
 
-def draw(trained: dict[str, Trained], path: Path) -> None:
-    panels = {budget: {m: those.told(m) for m in MEASURES} for budget, those in trained.items()}
-    draw_gains(panels, "success of ELPO less GRPO's", path)
+def draw(budgets: Mapping[str, Runs], families: Sequence[str], path: Path) -> None:
+    groups = {family: [family] for family in families}
+    draw_gains({budget: shown(runs, groups) for budget, runs in budgets.items()}, "success of ELPO less GRPO's", path)
 
 
 def quality(families: dict[str, dict], stage: str) -> list[str]:
@@ -136,7 +121,8 @@ def quality(families: dict[str, dict], stage: str) -> list[str]:
     ]
 
 
-def render(data: dict, trained: dict[str, Trained]) -> str:
+def render(data: dict, budgets: Mapping[str, Runs]) -> str:
+    families = list(data["families"])
     lines = [
         "# Mistakes of the tiny policy",
         "",
@@ -148,13 +134,13 @@ def render(data: dict, trained: dict[str, Trained]) -> str:
         "## Training",
         "",
         "Sampled success on 128 held-out problems after 8 iterations, and its mean along them; differences with 95 % "
-        "t-intervals over seeds, p after Holm's correction over the nine. All runs have as many updates.",
+        "t-intervals over seeds, p after Holm's correction over the rows of a table. All runs have as many updates.",
         "",
         "![Differences with their intervals](mistakes.svg)",
         "",
-        *training(trained),
+        *training(budgets, families),
         "How ELPO learnt at equal rollouts, means over iterations and seeds, shares but for the searches:",
-        *mechanisms(next(iter(trained.values()))),
+        *mechanisms(next(iter(budgets.values())), families),
     ]
     stages = {
         "first": "the policy that training starts from",
