@@ -106,8 +106,8 @@ def power(seeds: int, mean: float, sd: float, level: float = LEVEL) -> float:
     """
     stats = scipy_stats()
     bound, shift = stats.t.ppf(1 - level / 2, seeds - 1), abs(mean) / sd * math.sqrt(seeds)
-    chance = float(stats.nct.sf(bound, seeds - 1, shift) + stats.nct.cdf(-bound, seeds - 1, shift))
-    return 1.0 if math.isnan(chance) else chance  # scipy's is NaN where the shift is far out
+    right, wrong = stats.nct.sf(bound, seeds - 1, shift), stats.nct.cdf(-bound, seeds - 1, shift)
+    return float(right + np.nan_to_num(wrong))  # scipy's is NaN where next to nothing is left of the wrong side
 
 
 def seeds_needed(differences: Sequence[float], level: float = LEVEL) -> int | None:
