@@ -224,7 +224,7 @@ def test_other_settings_are_refused(compare, own, tmp_path, capsys):
         assert said in capsys.readouterr().err
     own.write_text(METHODS + "\n# changed\n")
     assert compare(mine, *small) == 2
-    assert "other code of methods.mine" in capsys.readouterr().err
+    assert f"another {own}" in capsys.readouterr().err
     settings = tmp_path / "out" / "settings.json"
     settings.write_text("{")
     assert compare(mine, *small) == 2
@@ -232,6 +232,27 @@ def test_other_settings_are_refused(compare, own, tmp_path, capsys):
     settings.unlink()  # every run has its own, too
     assert compare(f"{mine}", *small, "--optimizer.lr", "5e-3") == 2
     assert "holds a comparison with optimizer.lr = " in capsys.readouterr().err
+
+
+def test_runs_of_other_code_are_not_compared(compare, own, capsys):
+    small, mine = [*SMALL, "--seeds", "1"], f"grpo,mine={own}:Idle"
+    assert compare(mine, *small, families="parity") == 0
+    own.write_text(METHODS + "\n# changed\n")
+    assert compare(mine, *small, families="again") == 0  # nothing there was trained with the earlier code
+    assert compare(mine, *small, families="parity,again") == 2
+    assert f"another {own}" in capsys.readouterr().err
+
+
+def test_a_file_that_changes_while_a_comparison_runs_makes_no_result(compare, results, own, monkeypatch):
+    started = Comparison._started
+
+    def edit(self, process) -> None:
+        started(self, process)
+        own.write_text(METHODS + "\n# changed\n")
+
+    monkeypatch.setattr(Comparison, "_started", edit)
+    assert compare(f"grpo,mine={own}:Idle", *SMALL, "--seeds", "1") == 2
+    assert results()["failures"] == {"mine on parity, seed 0": f"{own} was changed since the comparison began"}
 
 
 def test_a_method_that_failed_can_be_mended(compare, results, own, tmp_path, capsys):

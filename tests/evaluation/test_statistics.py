@@ -52,7 +52,12 @@ def test_holm(given, corrected):
 
 @pytest.mark.parametrize(
     ("seeds", "mean", "level"),
-    [(10, 0.8, 0.05), (2, 5.7, 0.05), (4, 5.7, 0.05 / 112), (3, 5.0, 0.05 / 112)],  # scipy's tail of the last two is NaN
+    [
+        (10, 0.8, 0.05),
+        (2, 5.7, 0.05),
+        (4, 5.7, 0.05 / 112),
+        (3, 5.0, 0.05 / 112),
+    ],  # scipy's tail of the last two is NaN
 )
 def test_power_is_what_simulated_tests_have(seeds, mean, level):
     found = stats.ttest_1samp(np.random.default_rng(0).normal(mean, 1, (20_000, seeds)), 0, axis=1).pvalue < level

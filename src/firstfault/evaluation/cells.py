@@ -18,7 +18,7 @@ from rich.console import Console
 from firstfault import __version__
 from firstfault.config import RunConfig
 from firstfault.errors import UserError
-from firstfault.evaluation.plan import Budget, Cell
+from firstfault.evaluation.plan import Budget, Cell, files_of
 from firstfault.files import saving, whole, write_whole
 from firstfault.run_folder import RunFolder
 from firstfault.training.build import build_method, build_tasks, run_tools
@@ -167,12 +167,15 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
     """Extract what a report needs from a finished run into `cell.json`, and drop its trees and checkpoints.
 
     Raises:
-        CellError: if the run is not complete.
+        CellError: if the run is not complete, or a file that its settings name has changed since the comparison began.
     """
     folder, config = RunFolder(cell.folder), cell.config
     rows, evaluations = folder.read_metrics(), folder.read_evaluation()
     if len(rows) != config.steps or not evaluations or evaluations[-1]["iteration"] != config.steps:
         raise CellError(f"it left {len(rows)} of {config.steps} iterations, or no evaluation after them")
+    changed = [name for name, known in cell.files.items() if files_of(config.model_dump()).get(name) != known]
+    if changed:
+        raise CellError(f"{changed[0]} was changed since the comparison began")
     spend = Spend.of(rows)
     share, overspent = audit(spend, budget, config.steps, config.batch)
     kept = {
@@ -190,6 +193,7 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
         "firstfault": __version__,
         "keeps_trees": trees,
         "config": config.model_dump(mode="json", exclude={"run_dir"}),  # which differs by machine
+        "files": cell.files,
     }
     with saving(cell.folder):
         write_whole(cell.folder / "cell.json", json.dumps(kept))

@@ -177,8 +177,11 @@ class Comparison:
             if kept and changed:
                 self._refuse(changed, known[changed], settings[changed])
             elif kept:
-                mine = flat(cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"}))
-                its = flat(kept["config"])
+                config = cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"})
+                mine, its = (
+                    flat({**config, "files": cell.files}),
+                    flat({**kept["config"], "files": kept.get("files", {})}),
+                )
                 changed = next((key for key in mine if its.get(key, mine[key]) != mine[key]), None)
                 if changed:
                     self._refuse(changed, its[changed], mine[changed])
@@ -191,8 +194,8 @@ class Comparison:
 
     def _refuse(self, key: str, known: Any, wanted: Any) -> None:
         what = f"{key} = {known}, not {wanted}"
-        if key.endswith(".file"):
-            what = f"other code of {key.removesuffix('.file')}"
+        if "files." in key:
+            what = f"another {key.rpartition('files.')[2]}"
         raise UserError(
             f"{self.plan.config.out} holds a comparison with {what}; give another folder with --out, the settings that "
             "it was started with, or of a method another label (LABEL=NAME)."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +124,8 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 class Cell:
     """One training run. `multiple` is that of the learning rate; `tunes` says that it only helps to choose one.
 
-    `start` is the folder of the policy that it starts from, where that is taught.
+    `start` is the folder of the policy that it starts from, where that is taught; `files` are those that its settings
+    name (see `files_of`).
     """
 
     family: str
@@ -131,6 +134,7 @@ class Cell:
     seed: int
     config: RunConfig
     start: Path
+    files: dict[str, str]
 
     @property
     def tunes(self) -> bool:
@@ -207,7 +211,7 @@ class Plan:
         rates = {name: multiple * getattr(base.optimizer, name) for name in ("lr", "muon_lr")}
         own = {"method": self.methods[method], "seed": seed, "run_dir": folder, "optimizer": rates}
         config = validated(RunConfig, merge(base.model_dump(), own), str(folder))
-        return Cell(family, method, multiple, seed, config, self.start(family))
+        return Cell(family, method, multiple, seed, config, self.start(family), files_of(config.model_dump()))
 
     def start(self, family: str) -> Path:
         """Where the comparison keeps what the runs of a family start from."""
@@ -245,13 +249,11 @@ class Plan:
         for label, family in self.families.items():
             values = family.model_dump(mode="json", exclude={"run_dir", "seed", "method", "threads", "device", "tasks"})
             tasks = {"name": family.tasks["name"], **build_tasks(family.tasks).model_dump(mode="json")}
-            settings |= flat({**values, "tasks": tasks}, f"families.{label}.")
+            values |= {"tasks": tasks}
+            settings |= flat({**values, "files": files_of(values)}, f"families.{label}.")
         for label, table in self.methods.items():
             options = {"name": table["name"], **build_method(table).model_dump(mode="json")}
-            settings |= flat(options, f"methods.{label}.")
-            file = Path(table["name"].rpartition(":")[0])
-            if file.suffix == ".py":
-                settings[f"methods.{label}.file"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            settings |= flat({**options, "files": files_of(options)}, f"methods.{label}.")
         return settings
 
 
@@ -348,6 +350,19 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return found
+
+
+def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The hashes of the files that settings name: code of methods, tasks and tools, rows, corpora."""
+    values = [text for value in flat(settings).values() for text in (value if isinstance(value, list) else [value])]
+    names = [text.rpartition(":")[0] if ".py:" in text else text for text in values if isinstance(text, str)]
+    return {name: _hash(name, os.stat(name).st_mtime_ns) for name in names if os.path.isfile(name)}
+
+
+@functools.cache
+def _hash(file: str, changed: int) -> str:  # every run of a comparison asks for the same
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def slug(label: str) -> str:
