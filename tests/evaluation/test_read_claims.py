@@ -150,8 +150,15 @@ def test_claims_are_read_from_a_comparison(compare, claims, tmp_path):
     assert level["elpo - grpo"]["paper"] == "+9.5 points" and level["elpo - grpo"]["n"] == 2
     assert all(cell["iterations"][-1]["peak_memory_mb"] > 50 for cell in cells)
     assert "Read from out." in (tmp_path / "claims" / "claims.md").read_text()
-    code, found, _ = claims("main", "--comparison", "out", "--tasks", "again")
-    assert code == 0 and [f["family"] for f in found] == ["again"]
+    code, again, _ = claims("main", "--comparison", "out", "--tasks", "again")
+    assert code == 0 and again == found  # what was checked before stays in the report
+    (tmp_path / "claims" / "claims.json").unlink()
+    code, again, _ = claims("main", "--comparison", "out", "--tasks", "again")
+    assert code == 0 and again == found[:1]
+    (tmp_path / "claims" / "claims.json").write_text("[1]")
+    code, _, said = claims("main", "--comparison", "out")
+    assert code == 2 and "claims.json can't be read" in said
+    (tmp_path / "claims" / "claims.json").unlink()
     # an earlier comparison that has less is passed over
     (tmp_path / "less" / "cells" / "parity").mkdir(parents=True)
     (tmp_path / "out" / "cells" / "parity" / "grpo").rename(tmp_path / "less" / "cells" / "parity" / "grpo")

@@ -57,9 +57,10 @@ def test_holm(given, corrected):
         (2, 5.7, 0.05),
         (4, 5.7, 0.05 / 112),
         (3, 5.0, 0.05 / 112),
-    ],  # scipy's tail of the last two is NaN
+    ],
 )
 def test_power_is_what_simulated_tests_have(seeds, mean, level):
+    """Also where scipy has NaN for the tail on the wrong side, as in the last two."""
     found = stats.ttest_1samp(np.random.default_rng(0).normal(mean, 1, (20_000, seeds)), 0, axis=1).pvalue < level
     assert power(seeds, mean, 1, level) == pytest.approx(found.mean(), abs=0.01)
 

@@ -21,7 +21,7 @@ from firstfault.errors import UserError
 from firstfault.evaluation.agents import local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
-from firstfault.evaluation.claims.finding import Finding
+from firstfault.evaluation.claims.finding import Figure, Finding
 from firstfault.evaluation.claims.measured import Measured, Measurement, Row, Subject
 from firstfault.evaluation.plan import slug
 from firstfault.evaluation.rows import RowsFile
@@ -53,7 +53,7 @@ def command(
     """Check claims: measured ones on `families`, the others on the runs of `settings.comparison`.
 
     By default all that can be: without families none that is measured, of the others those whose methods were compared.
-    What is in `settings.out` already is not measured again.
+    What is in `settings.out` already is not measured again; its report keeps what earlier commands checked.
 
     Raises:
         UserError: if there is no such claim, a family has too few tasks for one, or no comparison has what one needs.
@@ -71,15 +71,17 @@ def command(
             "lacks is said, or give --config for those that are measured."
         )
     findings: list[Finding] = []
+    known = {(finding.claim, finding.family): finding for finding in _known(settings.out / "claims.json")}
 
     def found(more: Sequence[Finding]) -> None:
         findings.extend(more)
         for finding in more:
             console.print(table(finding))
+            known[finding.claim, finding.family] = finding
         with saving(settings.out):
-            told = json.dumps([asdict(finding) for finding in findings], indent=1) + "\n"
+            told = json.dumps([asdict(finding) for finding in known.values()], indent=1) + "\n"
             write_whole(settings.out / "claims.json", told)
-            lines = [line for finding in findings for line in markdown(finding)]
+            lines = [line for finding in known.values() for line in markdown(finding)]
             write_whole(settings.out / "claims.md", "\n".join(lines))
 
     for family, config in families.items() if measured else ():
@@ -87,6 +89,15 @@ def command(
             found([_check(name, family, config, settings, console)])
     found(read)
     return findings
+
+
+def _known(file: Path) -> list[Finding]:
+    """What earlier commands checked."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        return [Finding(**{**one, "figures": [Figure(**figure) for figure in one["figures"]]}) for one in told]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{file} can't be read ({error!r}); remove it, or give another --out.") from error
 
 
 def _read_claims(names: Sequence[str], settings: ClaimsConfig) -> list[Finding]:
