@@ -11,7 +11,7 @@ from planted_page import draw_gains, gain, snr, table, told
 
 from firstfault.credit import mean
 from firstfault.evaluation.claims.compared import read_runs
-from firstfault.evaluation.findings import Kept, Runs, along, learnt
+from firstfault.evaluation.results import Kept, Runs, along, learnt
 
 BUDGETS = {"16 rollouts a task": "mistakes", "16,000 tokens an iteration": "mistakes-tokens"}  # folders of results
 MEASURES = ("after training", "along the way")

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from firstfault.errors import UserError
 from firstfault.evaluation.cells import CellError, fail, failure, in_process, keep, result, teach, tidy, train_cell
-from firstfault.evaluation.findings import findings
 from firstfault.evaluation.plan import Cell, Plan, flat, slug
+from firstfault.evaluation.results import results
 from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import saving, write_whole
 from firstfault.progress import progress
@@ -107,7 +107,7 @@ class Comparison:
             "failures": failures,
             "rewards": {label: table["reward"] for label, table in plan.methods.items()},
             "wanted": len(cells),
-            **findings(finished, list(plan.families), list(plan.methods), failed, plan.config.against),
+            **results(finished, list(plan.families), list(plan.methods), failed, plan.config.against),
             "settings": plan.settings(),
         }
 

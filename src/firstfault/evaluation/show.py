@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from firstfault.evaluation.summary import Figure, Group, Summary
+from firstfault.evaluation.summary import Estimate, Group, Summary
 
 WORDS = {
     "success": "success (Pass@1)",
@@ -58,7 +58,7 @@ def _value(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _interval(figure: Figure, to: str = " to ") -> str:
+def _interval(figure: Estimate, to: str = " to ") -> str:
     if figure.low is None:
         return "unknown"
     return f"{_value(figure.low)}{to}{_value(figure.high)}" if figure.high is not None else f"{_value(figure.low)} up"

@@ -31,7 +31,7 @@ LEVELS = 6  # difficulties that have a row each; more of them, if they are numbe
 RANGES = 4
 
 
-class Figure(NamedTuple):
+class Estimate(NamedTuple):
     """A value and its 95 % interval: bootstrap over tasks. None is unknown, and as an upper end, none."""
 
     value: float | None
@@ -45,7 +45,7 @@ class Group(NamedTuple):
     family: str | None
     difficulty: str | None
     tasks: int
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
 
 
 class Summary(NamedTuple):
@@ -96,17 +96,17 @@ def summarize(records: Iterable[Record], ks: Sequence[int], seed: int = 0) -> Su
     )
 
 
-def figures(tasks: Sequence[Sequence[Record]], ks: Sequence[int], seed: int = 0) -> dict[str, Figure]:
+def figures(tasks: Sequence[Sequence[Record]], ks: Sequence[int], seed: int = 0) -> dict[str, Estimate]:
     """The figures of `FIGURES`, from all records of each task."""
     sampled = [[record for record in task if record.sample is not None] for task in tasks]
     greedy = [record for task in tasks for record in task if record.sample is None]
 
-    def mean(of_task: Callable[[list[Record]], float]) -> Figure:
+    def mean(of_task: Callable[[list[Record]], float]) -> Estimate:
         return _figure(mean_interval([of_task(task) for task in sampled], seed))
 
-    def per_run(name: str) -> Figure:
+    def per_run(name: str) -> Estimate:
         if any(getattr(record, name) is None for task in sampled for record in task):
-            return Figure(None, None, None)
+            return Estimate(None, None, None)
         return mean(lambda task: float(np.mean([getattr(record, name) for record in task])))
 
     successes = [sum(record.success for record in task) for task in sampled]
@@ -129,8 +129,8 @@ def _major(task: Sequence[Record], k: int) -> float:
     return major_at_k(ballot([record.answer for record in task]), [record.success for record in task], k)
 
 
-def _figure(interval: tuple[float, float, float]) -> Figure:
-    return Figure(*(value if math.isfinite(value) else None for value in interval))
+def _figure(interval: tuple[float, float, float]) -> Estimate:
+    return Estimate(*(value if math.isfinite(value) else None for value in interval))
 
 
 def ranges(difficulties: Iterable[str | None]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from firstfault import __version__
-from firstfault.evaluation.findings import AXES
+from firstfault.evaluation.results import AXES
 from firstfault.files import saving, write_whole
 from firstfault.report.curves import Band, bands
 from firstfault.report.text import duration, with_interval

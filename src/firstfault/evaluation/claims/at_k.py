@@ -8,7 +8,7 @@ import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared
 from firstfault.evaluation.claims.finding import Finding
-from firstfault.evaluation.findings import Kept
+from firstfault.evaluation.results import Kept
 
 PAPER = "grows with K, most on Major@K"
 

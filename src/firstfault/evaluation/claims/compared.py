@@ -11,8 +11,8 @@ import numpy as np
 from firstfault.errors import UserError
 from firstfault.evaluation.cells import FAILED, read_cell
 from firstfault.evaluation.claims.finding import Figure, Finding, judged
-from firstfault.evaluation.findings import Kept, Runs, at_k
 from firstfault.evaluation.plan import TUNE_SEEDS, slug
+from firstfault.evaluation.results import Kept, Runs, at_k
 from firstfault.evaluation.statistics import area_weights
 
 Value = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell

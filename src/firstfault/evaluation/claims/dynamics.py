@@ -6,7 +6,7 @@ import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, mean_of
 from firstfault.evaluation.claims.finding import Finding
-from firstfault.evaluation.findings import Kept, along, spent
+from firstfault.evaluation.results import Kept, along, spent
 
 
 def gradient_share(kept: Kept) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 from firstfault.evaluation.claims.compared import Compared, per_call
 from firstfault.evaluation.claims.finding import Finding
 from firstfault.evaluation.claims.success import BASELINES
-from firstfault.evaluation.findings import Kept, along, spent
+from firstfault.evaluation.results import Kept, along, spent
 
 
 def by_calls(a: Kept, b: Kept) -> np.ndarray | None:

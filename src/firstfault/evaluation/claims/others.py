@@ -6,7 +6,7 @@ import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, final, spend
 from firstfault.evaluation.claims.finding import Finding
-from firstfault.evaluation.findings import Kept, along, learnt
+from firstfault.evaluation.results import Kept, along, learnt
 
 
 def vppo(compared: Compared) -> Finding:

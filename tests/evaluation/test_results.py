@@ -8,8 +8,8 @@ from rich.console import Console
 
 from firstfault.errors import UserError
 from firstfault.evaluation.compare import Comparison
-from firstfault.evaluation.findings import findings
 from firstfault.evaluation.plan import read_families, read_plan
+from firstfault.evaluation.results import results
 
 
 def run(method: str, seed: int, after: float, rollouts: int = 100):
@@ -34,9 +34,9 @@ def difference(found, first, second, measure="final"):
 
 def test_what_failed_is_told_apart_from_nobody():
     runs = [run("a", seed, 0.2 + seed / 100) for seed in range(3)] + [run("b", seed, 0.8) for seed in range(3)]
-    whole = difference(findings(runs, ["f"], ["a", "b"]), "a", "b")
+    whole = difference(results(runs, ["f"], ["a", "b"]), "a", "b")
     assert whole["told_apart"] and "b is ahead of a on f" in whole["words"]
-    found = findings(runs, ["f"], ["a", "b"], failed={("f", "b")})
+    found = results(runs, ["f"], ["a", "b"], failed={("f", "b")})
     left = difference(found, "a", "b")
     assert not left["told_apart"] and left["mean"] == whole["mean"]
     assert left["words"].startswith("a and b are not compared on f: runs of b failed, and those that are left")
@@ -44,10 +44,10 @@ def test_what_failed_is_told_apart_from_nobody():
 
 def test_many_pairs_are_put_together_without_what_can_not_be_told():
     methods = ["a", "b", "c", "d"]
-    one = findings([run(method, 0, 0.5) for method in methods], ["f"], methods)
+    one = results([run(method, 0, 0.5) for method in methods], ["f"], methods)
     assert one["conclusions"] == ["On f, one seed can't tell methods apart: it does not show how runs differ by luck."]
     runs = [run(method, seed, 0.5 + seed / 100 * (method == "a")) for method in methods for seed in range(3)]
-    assert findings(runs, ["f"], methods, failed={("f", "b")})["conclusions"] == [
+    assert results(runs, ["f"], methods, failed={("f", "b")})["conclusions"] == [
         "On f, b can be compared with no other: runs of theirs failed.",
         "On f, 3 of 3 pairs cannot be told apart by final success.",
     ]
@@ -58,7 +58,7 @@ def test_all_against_one_are_fewer_comparisons():
     runs = [
         run(method, seed, rate + seed * i / 100) for i, (method, rate) in enumerate(rates.items()) for seed in range(3)
     ]
-    pairs, found = findings(runs, ["f"], list(rates)), findings(runs, ["f"], list(rates), against="a")
+    pairs, found = results(runs, ["f"], list(rates)), results(runs, ["f"], list(rates), against="a")
     assert [(d["first"], d["second"]) for d in found["differences"] if d["measure"] == "final"] == [
         ("b", "a"),
         ("c", "a"),
@@ -70,7 +70,7 @@ def test_all_against_one_are_fewer_comparisons():
 
 
 def test_seeds_that_agree_to_the_last_digit_are_no_proof():
-    found = findings(
+    found = results(
         [run(method, s, rate) for method, rate in (("a", 0.2), ("b", 0.8)) for s in range(2)], ["f"], ["a", "b"]
     )
     assert found["conclusions"] == [
@@ -82,12 +82,12 @@ def test_nothing_is_said_of_the_way_where_nothing_was_seen_on_it():
     runs = [run(method, seed, rate) for method, rate in (("a", 0.2), ("b", 0.8)) for seed in range(2)]
     for one in runs:
         del one["evaluations"][1]
-    assert set(findings(runs, ["f"], ["a", "b"])["measures"]) == {"final"}
+    assert set(results(runs, ["f"], ["a", "b"])["measures"]) == {"final"}
 
 
 def test_how_far_a_pair_is_compared_is_its_own_affair():
     runs = [run("a", 0, 0.2), run("b", 0, 0.8)]
-    found, more = findings(runs, ["f"], ["a", "b"]), findings([*runs, run("c", 0, 0.5, 20)], ["f"], ["a", "b", "c"])
+    found, more = results(runs, ["f"], ["a", "b"]), results([*runs, run("c", 0, 0.5, 20)], ["f"], ["a", "b", "c"])
     assert difference(more, "a", "b", "rollouts")["mean"] == difference(found, "a", "b", "rollouts")["mean"]
     assert found["limits"]["f"]["rollouts"] == 200 and more["limits"]["f"]["rollouts"] == 40
     # a has spent 40 of the 100 rollouts of its first iteration by then

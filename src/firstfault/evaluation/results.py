@@ -24,7 +24,7 @@ MEASURES = {"final": "final success"} | {axis: f"mean success along {name}" for 
 ALL = "all families"
 
 
-def findings(
+def results(
     finished: Sequence[Kept],
     families: Sequence[str],
     methods: Sequence[str],
