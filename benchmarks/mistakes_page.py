@@ -129,7 +129,8 @@ def render(data: dict, budgets: Mapping[str, Runs]) -> str:
         "ELPO and GRPO on `arithmetic` with mistakes of nine forms, for a policy of 0.6M parameters with the settings "
         "of `recipes/mistakes.toml`: what [planted mistakes](planted.md) tell of a tabular policy, with the tasks' own "
         "knowledge of the first wrong step in the place of the exact values. Of silent mistakes and dead ends it is "
-        "the first irrecoverable step; a recoverable one can be repaired after it. [What this says](../findings.md#the-same-mistakes-of-a-policy-that-reads).",
+        "the first irrecoverable step; a recoverable one can be repaired after it. "
+        "[What this says](../findings.md#the-same-mistakes-of-a-policy-that-reads).",
         "",
         "## Training",
         "",

@@ -217,7 +217,8 @@ def render(data: dict) -> str:
     lines = [
         "# Planted mistakes",
         "",
-        "ELPO and GRPO on a process whose truth is known ([what it is](../planted.md), [what this says of them](../findings.md#where-the-truth-is-known)), "
+        "ELPO and GRPO on a process whose truth is known ([what it is](../planted.md), "
+        "[what this says of them](../findings.md#where-the-truth-is-known)), "
         "with a tabular policy in the place of a language model. It tells how a method's gradient and its searches "
         "behave where mistakes have a given form; it tells nothing about a language model's mistakes.",
         "",
