@@ -79,6 +79,10 @@ def test_a_click_on_a_step_shows_it(browser, pages, state):
     browser.click("#detail details.call summary")
     assert browser.run("document.querySelector('#detail details.call').open")
     assert browser.run("document.querySelector('#detail details.call pre').textContent") == "42+2"
+    click_step(browser, 1)
+    assert "value0.5 of 4 completions95 % interval: 0.15 to 0.85" in browser.text("#detail")
+    click_step(browser, 0)
+    assert "value0.294as the method wrote it" in browser.text("#detail")
 
 
 def test_the_address_leads_back(browser, pages, state):

@@ -58,17 +58,27 @@ def test_a_summary_answers_the_filters():
 
 def test_a_payload_is_json_without_what_json_lacks():
     tree = grow()
-    tree.nodes[1].value, tree.nodes[1].value_samples = 0.5, 4
     tree.nodes[1].entropies = [float("nan"), 1.23456789]
     tree.nodes[2].reference_logprobs = [-0.25]
     found = payload(tree, [], None)
     json.dumps(found, allow_nan=False)
     first = found["nodes"][1]
-    assert first["entropies"] == [None, 1.2346] and first["interval"] == [0.15004, 0.84996]
+    assert first["entropies"] == [None, 1.2346]
     assert found["nodes"][2]["reference"] == [-0.25]
     assert found["nodes"][3]["success"] is False  # false is not nothing
     assert "words" not in first and first["calls"][0]["arguments"] == {"expression": "6*7"}
     assert plain((1.0, float("inf"))) == [1.0, None]
+
+
+def test_only_a_share_of_completions_has_an_interval():
+    tree = grow()
+    tree.nodes[3].value = 0.0  # after the end, by VinePPO
+    root, first, *others = payload(tree, [], None)["nodes"]
+    assert root["value"] == "0.294" and "interval" not in root
+    assert first["value"] == "0.5 of 4 completions" and first["interval"] == [0.15004, 0.84996]
+    assert not any("value" in node or "interval" in node for node in others)
+    tree.nodes[3].reward = -1.0  # of a run through the first step: its value is no share
+    assert "interval" not in payload(tree, [], None)["nodes"][1]
 
 
 @pytest.mark.parametrize(
