@@ -292,10 +292,17 @@ def test_a_served_run_loads_what_is_asked_for(browser, tmp_path):
         browser.wait(
             "app.model.data.credits.length === 2 && document.querySelectorAll('.panel:not([hidden])').length === 2"
         )
+        assert browser.text("#filters button:nth-child(3)") == "critical 2"
+        browser.choose("#credit-b", "")
+        browser.choose("#credit-a", "grpo")
+        browser.wait("document.querySelector('#filters button:nth-child(3)').textContent === 'critical 0'")
+        browser.choose("#credit-b", "elpo")
+        browser.wait("app.model.data.credits.length === 2")
+        assert browser.text("#filters button:nth-child(3)") == "critical 0"
         browser.choose("#credit-b", "ppo")
         browser.wait("!document.getElementById('message').hidden")
         assert "needs a critic's values" in browser.text("#message")
-        assert browser.run("document.getElementById('credit-b').value") == "grpo"
+        assert browser.run("document.getElementById('credit-b').value") == "elpo"
         asked = [
             line.removeprefix(f"request: {server.address}") for line in browser.console if line.startswith("request")
         ]
