@@ -33,6 +33,8 @@ def grow(words: str = "") -> Tree:
         )  # fmt: skip
 
     first = step(tree.root, 0, "6*7", "42")
+    tree.root.value = 0.294  # as by A*-PO or a critic
+    first.value, first.value_samples = 0.5, 4  # and by VinePPO
     wrong = step(first, 0, "42+2", "44", -0.25)
     wrong.critical = True
     lost = stop(wrong, 0, "44")

@@ -254,12 +254,13 @@ def test_the_picture_shows_rewards_advantages_values_and_the_first_fault():
     a, b, lost, won, other = named(tree)
     a.text, a.calls = "I calculate.", [Call("python", {}, output="41"), Call("search", {}, "no", failed="timed out")]
     a.terms, a.value, a.value_samples = [Term(-0.5, 1.0, 0.2, 0.3)], 0.25, 8
-    b.text, b.critical = "I go on.", True
+    b.text, b.critical, b.value = "I go on.", True, 0.0  # a critic's
+    lost.value = 0.0  # after the end, by VinePPO
     lost.text, won.text, other.text = "It is 41.", "It is 42.", "What now?"
     assert shown(tree).splitlines() == [
         "6 × 7?",
-        "├── I calculate. python() → 41 search() → no  A -0.50  V 0.25 of 8",
-        "│   ├── I go on.  ← first fault",
+        "├── I calculate. python() → 41 search() → no  A -0.50  V 0.25 of 8 completions",
+        "│   ├── I go on.  V 0  ← first fault",
         "│   │   └── It is 41.  reward +0.00 (answer)",
         "│   └── It is 42.  reward +1.00 (answer)",
         "└── What now?  reward +0.00 (max_steps)",

@@ -141,7 +141,7 @@ class Node:
     terms: list[Term] = field(default_factory=list)
     critical: bool = False
     value: float | None = None  # of the state after this step
-    value_samples: int = 0  # the completions that it is a mean of; 0 for a critic's
+    value_samples: int = 0  # the completions that it is a mean of; 0 where it is no such mean (a critic's)
     value_target: float | None = None  # what a critic shall learn
     children: list[Node] = field(default_factory=list, repr=False)
 

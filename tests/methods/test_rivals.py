@@ -577,6 +577,7 @@ def test_astarpo_values_tasks_by_the_reference_alone():
     assert not all(leaf.success for leaf in earlier.leaves)
     share = mean([leaf.success for leaf in earlier.leaves])
     assert online.root.value == pytest.approx(0.5 * math.log(1 - share + share * math.exp(2)))
+    assert online.root.value_samples == 0  # it is no mean
     credit(AStarPO(), trees, process, TabularPolicy.first(process))
     assert online.leaves[0].advantage == pytest.approx(1 - online.root.value)
     assert not any(node.terms for node in earlier.nodes) and online.key != earlier.key

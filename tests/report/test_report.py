@@ -187,7 +187,11 @@ def test_unreadable_trees_are_refused(tmp_path):
 
 
 def test_tree_svg_says_what_happened():
-    root = ET.fromstring(tree_svg(grow()))
+    tree = grow()
+    tree.nodes[1].value, tree.nodes[1].value_samples = 0.5, 4
+    tree.nodes[2].value = 0.25  # a critic's
+    tree.nodes[3].value = 0.0  # after the end, by VinePPO
+    root = ET.fromstring(tree_svg(tree))
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     for expected in (
         "2/5",
@@ -203,6 +207,8 @@ def test_tree_svg_says_what_happened():
         assert expected in words
     titles = [element.text for element in root.iter("{http://www.w3.org/2000/svg}title")]
     assert any("sampled by rollout 1 (probe)\n1 of 1 runs through it succeed" in title for title in titles)
+    values = [line for title in titles for line in title.split("\n") if line.startswith("value")]
+    assert values == ["value 0.5 of 4 completions", "value 0.25"]
     # three probes, of which one has two steps
     dashed = [e for e in root.iter() if e.get("stroke-dasharray") and e.get("d", "").count("C")]
     assert len(dashed) == 4

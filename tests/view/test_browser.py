@@ -79,6 +79,10 @@ def test_a_click_on_a_step_shows_it(browser, pages, state):
     browser.click("#detail details.call summary")
     assert browser.run("document.querySelector('#detail details.call').open")
     assert browser.run("document.querySelector('#detail details.call pre').textContent") == "42+2"
+    click_step(browser, 1)
+    assert "value0.5 of 4 completions95 % interval: 0.15 to 0.85" in browser.text("#detail")
+    click_step(browser, 0)
+    assert "value0.294as the method wrote it" in browser.text("#detail")
 
 
 def test_the_address_leads_back(browser, pages, state):
@@ -288,10 +292,17 @@ def test_a_served_run_loads_what_is_asked_for(browser, tmp_path):
         browser.wait(
             "app.model.data.credits.length === 2 && document.querySelectorAll('.panel:not([hidden])').length === 2"
         )
+        assert browser.text("#filters button:nth-child(3)") == "critical 2"
+        browser.choose("#credit-b", "")
+        browser.choose("#credit-a", "grpo")
+        browser.wait("document.querySelector('#filters button:nth-child(3)').textContent === 'critical 0'")
+        browser.choose("#credit-b", "elpo")
+        browser.wait("app.model.data.credits.length === 2")
+        assert browser.text("#filters button:nth-child(3)") == "critical 0"
         browser.choose("#credit-b", "ppo")
         browser.wait("!document.getElementById('message').hidden")
         assert "needs a critic's values" in browser.text("#message")
-        assert browser.run("document.getElementById('credit-b').value") == "grpo"
+        assert browser.run("document.getElementById('credit-b').value") == "elpo"
         asked = [
             line.removeprefix(f"request: {server.address}") for line in browser.console if line.startswith("request")
         ]

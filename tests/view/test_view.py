@@ -58,17 +58,27 @@ def test_a_summary_answers_the_filters():
 
 def test_a_payload_is_json_without_what_json_lacks():
     tree = grow()
-    tree.nodes[1].value, tree.nodes[1].value_samples = 0.5, 4
     tree.nodes[1].entropies = [float("nan"), 1.23456789]
     tree.nodes[2].reference_logprobs = [-0.25]
     found = payload(tree, [], None)
     json.dumps(found, allow_nan=False)
     first = found["nodes"][1]
-    assert first["entropies"] == [None, 1.2346] and first["interval"] == [0.15004, 0.84996]
+    assert first["entropies"] == [None, 1.2346]
     assert found["nodes"][2]["reference"] == [-0.25]
     assert found["nodes"][3]["success"] is False  # false is not nothing
     assert "words" not in first and first["calls"][0]["arguments"] == {"expression": "6*7"}
     assert plain((1.0, float("inf"))) == [1.0, None]
+
+
+def test_only_a_share_of_completions_has_an_interval():
+    tree = grow()
+    tree.nodes[3].value = 0.0  # after the end, by VinePPO
+    root, first, *others = payload(tree, [], None)["nodes"]
+    assert root["value"] == "0.294" and "interval" not in root
+    assert first["value"] == "0.5 of 4 completions" and first["interval"] == [0.15004, 0.84996]
+    assert not any("value" in node or "interval" in node for node in others)
+    tree.nodes[3].reward = -1.0  # of a run through the first step: its value is no share
+    assert "interval" not in payload(tree, [], None)["nodes"][1]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +212,7 @@ def test_evaluations_are_curves_with_intervals(run):
 def test_a_plain_file_of_trees(tmp_path):
     (tmp_path / "mine.jsonl").write_text(grow().to_json() + "\n")
     recording = Recording(tmp_path / "mine.jsonl")
-    assert recording.summaries(1)[0]["runs"] == 5
+    assert recording.summaries(1, ())[0]["runs"] == 5
     assert recording.tree(1, 0, ())["credits"][0]["name"] == "method, as written"
 
 
@@ -255,6 +265,14 @@ def test_a_page_is_written_by_the_command(run, capsys):
     assert not list(run.glob("*.part"))
 
 
+@pytest.mark.parametrize(("credits", "critical"), [("elpo grpo", 1), ("grpo elpo", 0)])
+def test_trees_are_listed_by_the_first_credit(run, credits, critical):
+    assert main(["view", str(run), "--credit", *credits.split(), "--html", str(run / "x.html")]) == 0
+    found = blocks((run / "x.html").read_text())
+    assert [tree["critical"] for tree in found["iteration-1"]] == [critical, critical, 0]
+    assert len(found["tree-1-0"]["credits"][0]["critical"]) == critical
+
+
 # the server
 
 
@@ -283,7 +301,8 @@ def test_the_server_sends_the_page_and_its_data(ask):
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert json.loads(ask("/data/index")[2])["iterations"] == [1, 3]
-    assert len(json.loads(ask("/data/iteration-3")[2])) == 3
+    trees = [json.loads(ask(f"/data/iteration-3{credit}")[2]) for credit in ("", "?credit=grpo&credit=elpo")]
+    assert [[tree["critical"] for tree in of] for of in trees] == [[1, 1, 0], [0, 0, 0]]
     tree = json.loads(ask("/data/tree-3-0?credit=&credit=grpo")[2])
     assert [credit["name"] for credit in tree["credits"]] == ["elpo, as written", "grpo"]
 

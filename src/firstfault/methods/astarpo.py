@@ -52,7 +52,6 @@ class AStarPO(Method):
         for tree, before in zip(trees, earlier, strict=True):
             if before.leaves and (not self.drop_hopeless or before.has_success):
                 tree.root.value = self.optimal_value(self.rewards(before))
-                tree.root.value_samples = len(before.leaves)
         return [*trees, *earlier]
 
     def optimal_value(self, rewards: Sequence[float]) -> float:

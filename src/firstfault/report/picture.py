@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from firstfault.report.layout import LABEL, NOTE, Cell, Layout, lay_out
-from firstfault.report.text import escape, middle_out, number, shorten
+from firstfault.report.text import escape, middle_out, number, shorten, state_value
 from firstfault.tree import Node, Tree
 
 # The colours are Okabe and Ito's green and vermilion, which most colour-blind people tell apart. The picture brings
@@ -162,8 +162,8 @@ def _tooltip(cell: Cell) -> str:
     lines.append(f"{cell.successes} of {len(cell.ends)} runs through it succeed")
     if node.advantage is not None:
         lines.append(f"advantage {node.advantage:+.3f}")
-    if node.value is not None:
-        lines.append(f"value {node.value:.2f} from {node.value_samples} samples")
+    if value := state_value(node):
+        lines.append(f"value {value}")
     if node.critical:
         lines.append("first fault: the first step that the run couldn't recover from")
     lines.append(middle_out(node.text.strip(), 400))

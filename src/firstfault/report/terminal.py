@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
-from firstfault.report.text import with_interval
+from firstfault.report.text import state_value, with_interval
 from firstfault.run_folder import RunFolder
 from firstfault.text import one_line
 from firstfault.tree import Node, Tree, Verdict
@@ -81,8 +81,8 @@ def _line(node: Node) -> Text:
         line.append(f"  reward {node.reward:+.2f} ({node.end})", style=style)
     if node.terms:
         line.append(f"  A {node.advantage:+.2f}", style="dim")
-    if node.value is not None:
-        line.append(f"  V {node.value:.2f} of {node.value_samples}", style="dim")
+    if value := state_value(node):
+        line.append(f"  V {value}", style="dim")
     if node.critical:
         line.append("  ← first fault", style="bold red")
     return line

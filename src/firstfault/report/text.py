@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from html import escape as html_escape
 from unicodedata import east_asian_width
 
+from firstfault.tree import Node
+
 # Characters that XML 1.0 forbids, lone surrogates, and the marks that reorder the text around them.
 _UNSHOWABLE = re.compile(
     "[^\t\n\r\u0020-\u007e\u0085\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]"
@@ -73,6 +75,17 @@ def number(value: float) -> str:
     if 0 < size < 1e-3:
         return re.sub(r"(\.0)?e-0*", "e-", f"{value:.1e}")
     return f"{value:.3g}"
+
+
+def state_value(node: Node) -> str:
+    """The value of the state after a step, and of how many completions it is a mean; nothing after the end of a run.
+
+    >>> state_value(Node(None, 0, 0, value=0.25, value_samples=8)), state_value(Node(None, 0, 0, value=0.25))
+    ('0.25 of 8 completions', '0.25')
+    """
+    if node.value is None or node.is_leaf:
+        return ""
+    return number(node.value) + (f" of {node.value_samples} completions" if node.value_samples else "")
 
 
 def duration(seconds: float) -> str:

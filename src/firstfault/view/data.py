@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from firstfault.intervals import wilson
-from firstfault.report.text import clean, shorten
+from firstfault.report.text import clean, shorten, state_value
 from firstfault.tree import Call, Node, Tree
 
 Decode = Callable[[tuple[int, ...]], str]
@@ -112,9 +112,8 @@ def _node(node: Node, words: Words | None) -> dict[str, Any]:
         "reward": node.reward,
         "judged": node.judged if node.judged != node.reward else None,
         "critical": node.critical or None,
-        "value": node.value,
+        "value": state_value(node) or None,
         "interval": _interval(node),
-        "samples": node.value_samples or None,
         "target": node.value_target,
         "tokens": len(node.action_tokens) or None,
         "entropies": node.entropies or None,
@@ -129,8 +128,8 @@ def _node(node: Node, words: Words | None) -> dict[str, Any]:
 
 
 def _interval(node: Node) -> tuple[float, float] | None:
-    """Of a value that may be the share of its completions that succeeded; a critic's has none."""
-    is_share = node.value is not None and node.value_samples > 0 and 0 <= node.value <= 1
+    """Of a value that is a mean of completions whose rewards are 0 or 1; the runs through the node include these."""
+    is_share = node.value_samples > 0 and all(leaf.reward in (0, 1) for leaf in node.leaves)
     return wilson(node.value, node.value_samples) if is_share else None
 
 

@@ -51,7 +51,7 @@ def write_page(recording: Recording, path: Path) -> None:
 def _blocks(recording: Recording) -> Iterator[str]:
     yield _block("index", recording.index())
     for iteration in recording.files:
-        yield _block(f"iteration-{iteration}", recording.summaries(iteration))
+        yield _block(f"iteration-{iteration}", recording.summaries(iteration, recording.credits))
         for number in range(len(recording.trees(iteration))):
             yield _block(f"tree-{iteration}-{number}", recording.tree(iteration, number, recording.credits))
 

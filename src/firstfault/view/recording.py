@@ -108,10 +108,11 @@ class Recording:
         ]
         return [curve for curve in curves if len(curve["values"]) > 1]
 
-    def summaries(self, iteration: int) -> list[dict[str, Any]]:
-        trees = self.trees(iteration)
+    def summaries(self, iteration: int, credits: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The trees of an iteration, by the first of these credits: the one that filters ask in a tree, too."""
+        first = self.credit(iteration, (credits or ("",))[0])
         with self._showing(iteration):
-            return [summary(tree) for tree in trees]
+            return [summary(tree) for tree in first.trees]
 
     def tree(self, iteration: int, number: int, credits: tuple[str, ...]) -> dict[str, Any]:
         """A tree with credit: that which was written, or that of one or two methods."""

@@ -57,11 +57,12 @@ class Server(ThreadingHTTPServer):
         match = re.fullmatch(r"/data/(iteration-([0-9]{1,9})|tree-([0-9]{1,9})-([0-9]{1,9}))", path)
         if not match:
             raise LookupError(path)
-        if match[2]:
-            return recording.summaries(int(match[2]))
         if len(credits) > MOST_CREDITS:
             raise UserError(f"credit of {len(credits)} methods can't be shown side by side; choose two.")
-        return recording.tree(int(match[3]), int(match[4]), tuple(credits) or recording.credits)
+        chosen = tuple(credits) or recording.credits
+        if match[2]:
+            return recording.summaries(int(match[2]), chosen)
+        return recording.tree(int(match[3]), int(match[4]), chosen)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -74,7 +74,7 @@ class App {
     if (state.tree !== before.tree || state.iteration !== before.iteration) this.player.stop();
     if (state.q !== before.q || state.iteration !== before.iteration) this.sidebar.hits = null;
     try {
-      const trees = await this.store.get(`iteration-${state.iteration}`);
+      const trees = await this.store.get(`iteration-${state.iteration}`, state.credit.slice(0, 1));
       if (trees.length === 0) throw new Error("this iteration has no trees.");
       state.tree = Math.min(state.tree, trees.length - 1);
       const data = await this.store.get(`tree-${state.iteration}-${state.tree}`, state.credit);

@@ -115,8 +115,7 @@ class Detail {
     const runs = model.all.runs[node.index], won = model.all.won[node.index], lost = model.all.lost[node.index];
     const rows = [];
     if (node.value !== undefined) {
-      const range = node.interval ? ` (${number(node.interval[0])} to ${number(node.interval[1])})` : "";
-      rows.push(["value", `${number(node.value)}${range}`, node.samples ? `of ${node.samples} completions, with their 95 % interval` : "by the critic"]);
+      rows.push(["value", node.value, node.interval ? `95 % interval: ${node.interval.map(number).join(" to ")}` : "as the method wrote it"]);
     } else if (node.children.length && won + lost > 1) {
       const [low, high] = wilson(won / (won + lost), won + lost);
       rows.push(["estimate", `${number(won / (won + lost))} (${number(low)} to ${number(high)})`,
