@@ -30,6 +30,7 @@ def test_scores_have_mean_zero_and_the_populations_variance_one():
 
 def test_the_mean_of_nothing_is_zero():
     assert (mean([]), mean([1, 2]), mean((-1.0,))) == (0.0, 1.5, -1.0)
+    assert repr(mean([True, True])) == "1.0"  # which JSON would write as true
 
 
 def test_the_weight_of_a_run_counts_action_tokens_only():

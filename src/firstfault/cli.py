@@ -362,7 +362,10 @@ def _default(field: Any) -> Any:
 def _config(parsed: argparse.Namespace) -> RunConfig:
     """The recipe, if any, with the flags over it."""
     flags = _given(parsed, "run")
-    recipe = _recipe(parsed.config, getattr(parsed, "resume", False), flags.get("run_dir"))
+    resume = getattr(parsed, "resume", False)
+    recipe = _recipe(parsed.config, resume, flags.get("run_dir"))
+    if resume and not recipe and set(flags) <= {"run_dir"}:
+        raise UserError("there is no run to go on with in that folder; check --run-dir, or say what to start there.")
     if "compare" in recipe:
         raise UserError(
             f"{parsed.config} is the recipe of a comparison; give that of a run, such as the config.toml in its folder."

@@ -44,7 +44,7 @@ def mean(values: Sequence[float]) -> float:
     >>> mean([0.1] * 6) == 0.1, sum([0.1] * 6) / 6 == 0.1
     (True, False)
     """
-    return min(max(values), max(min(values), sum(values) / len(values))) if values else 0.0
+    return float(min(max(values), max(min(values), sum(values) / len(values)))) if values else 0.0
 
 
 def logistic(x: float) -> float:

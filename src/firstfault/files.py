@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,24 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other commands that write to it out of it.
+
+    Raises:
+        UserError: if one is at work there.
+    """
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")  # noqa: SIM115
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another command is at work in {folder}; wait for it, or give another folder.") from None
+        yield
 
 
 @contextmanager

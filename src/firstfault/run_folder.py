@@ -33,7 +33,11 @@ class RunFolder:
 
     @property
     def is_used(self) -> bool:
-        return (self.path / "checkpoints").exists()
+        return (self.path / "checkpoints").exists() or self.has_iterations
+
+    @property
+    def has_iterations(self) -> bool:
+        return bool(self.read_metrics() or self.tree_files())
 
     def trees(self, iteration: int) -> Path:
         return self.path / "trees" / f"step-{iteration:04d}.jsonl.gz"
@@ -66,10 +70,6 @@ class RunFolder:
     def read_evaluation(self) -> list[dict[str, Any]]:
         """A record of each evaluation, in order."""
         return _parse(self.evaluation, _evaluations) or []
-
-    def create(self) -> None:
-        with saving(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: RunConfig) -> None:
         with saving(self.path):
@@ -109,7 +109,7 @@ class RunFolder:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float)
 
 
 def _by_iteration(folder: Path, name: str) -> dict[int, Path]:
@@ -122,7 +122,7 @@ def _parse(file: Path, parse: Callable[[str], T]) -> T | None:
         return None
     try:
         return parse(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # what json, tomllib and the decoder raise
+    except (OSError, ValueError) as error:  # what json, tomllib and the decoder raise, too
         raise UserError(f"{file} can't be read ({error}): restore it as the run wrote it, or remove it.") from error
 
 

@@ -89,13 +89,9 @@ def run(main: Any) -> Any:
     return asyncio.run(asyncio.wait_for(main, 60))
 
 
-def new_tree(agent: Agent, *key: int) -> Tree:
-    return Tree(TASK, agent.chat.prompt(TASK.question), key=key)
-
-
 def sampled(agent: Agent, n: int = 1) -> Tree:
     """A tree of n whole rollouts."""
-    tree = new_tree(agent)
+    tree = agent.tree(TASK)
 
     async def main() -> None:
         try:
@@ -155,7 +151,7 @@ def test_the_calls_of_a_turn_are_made_in_order_and_all_answered(make_agent, make
 
 def test_the_key_of_a_step_is_that_of_its_tree_its_rollout_and_its_depth(make_agent):
     agent = make_agent(lambda key: call("note", text="a") if key[-1] < 2 else "42", [Notes(Log())])
-    tree = new_tree(agent, 7, 1, 5)
+    tree = agent.tree(TASK, (7, 1, 5))
 
     async def main() -> None:
         async with agent.rollouts(tree, 3) as rollouts:
@@ -291,7 +287,7 @@ def test_a_call_on_the_last_step_is_not_made(make_agent):
 def test_calls_beyond_the_limit_are_not_made_and_the_agent_reads_so(make_agent):
     log = Log()
     agent = make_agent({(0, 0): f"{NOTE}\n{NOTE}", (0, 1): f"{NOTE}\n{NOTE}", (0, 2): NOTE, (0, 3): "42"}, [Notes(log)])
-    tree = new_tree(agent)
+    tree = agent.tree(TASK)
 
     async def main() -> None:
         async with agent.rollouts(tree, 1) as rollouts:
@@ -322,7 +318,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_in_one_sentence(make_agent):
 
 def test_the_budget_is_never_overspent_and_no_run_goes_on_after_its_end(make_agent):
     agent = make_agent(lambda key: "42" if key[-1] else NOTE, [Notes(Log())])
-    tree = new_tree(agent)
+    tree = agent.tree(TASK)
 
     async def main() -> None:
         async with agent.rollouts(tree, 4) as rollouts:
@@ -345,7 +341,7 @@ def test_the_budget_is_never_overspent_and_no_run_goes_on_after_its_end(make_age
 
 def test_leaves_come_back_in_the_order_of_their_rollouts(make_agent):
     agent = make_agent(lambda key: NOTE if key[-1] < 3 - key[-2] else str(key[-2]), [Notes(Log())])
-    tree = new_tree(agent)
+    tree = agent.tree(TASK)
 
     async def main() -> list[Node]:
         async with agent.rollouts(tree, 4) as rollouts:
@@ -364,7 +360,7 @@ def test_a_branch_goes_on_from_the_state_of_the_tools_at_its_anchor(make_agent):
     agent = make_agent(
         lambda key: call("note", text=f"{key[-2]}{'abc'[key[-1]]}") if key[-1] < 3 else "x", [Notes(log)]
     )
-    tree = new_tree(agent)
+    tree = agent.tree(TASK)
 
     async def main() -> list[Node]:
         async with agent.rollouts(tree, 6) as rollouts:
@@ -487,7 +483,7 @@ def test_an_agent_can_serve_one_event_loop_after_another(make_agent):
     agent = make_agent(lambda key: "42" if key[-1] else NOTE, [Notes(Log(), delay=lambda: next(delays))])
 
     async def main(number: int) -> Tree:
-        tree = new_tree(agent, number)
+        tree = agent.tree(TASK, (number,))
         async with agent.rollouts(tree, 2) as rollouts:
             await rollouts.sample(2)
         return tree
@@ -544,7 +540,7 @@ def test_what_breaks_one_tree_is_raised_and_the_others_go_on(make_agent, turn, e
 
     log = Log()
     agent = make_agent(script, [Trap(log, delay=lambda: 0.001)], judge=strict)
-    trees = [new_tree(agent, number) for number in range(3)]
+    trees = [agent.tree(TASK, (number,)) for number in range(3)]
 
     async def one(tree: Tree) -> None:
         async with agent.rollouts(tree, 4) as rollouts:
@@ -568,7 +564,7 @@ def test_when_a_rollout_breaks_its_siblings_have_ended_before_the_error_is_raise
     log = Log()
     script = lambda key: call("note", text="user") if key == (1, 1) else NOTE if key[-1] < 4 else "42"  # noqa: E731
     agent = make_agent(script, [Trap(log)])
-    tree = new_tree(agent)
+    tree = agent.tree(TASK)
 
     async def main() -> None:
         async with agent.rollouts(tree, 5) as rollouts:
@@ -587,7 +583,7 @@ def test_when_a_rollout_breaks_its_siblings_have_ended_before_the_error_is_raise
 def test_a_cancelled_exploration_leaves_the_engine_to_others(make_agent):
     log = Log()
     agent = make_agent(lambda key: NOTE if key[-1] < 2 else "42", [Notes(log, delay=lambda: delay)], timeout=100.0)
-    trees = [new_tree(agent, 0), new_tree(agent, 1)]
+    trees = [agent.tree(TASK, (0,)), agent.tree(TASK, (1,))]
 
     async def one(tree: Tree) -> None:
         async with agent.rollouts(tree, 2) as rollouts:

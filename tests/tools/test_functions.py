@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from firstfault.errors import UserError
-from firstfault.tools import FunctionTool, ObjectTool, Session
+from firstfault.tools import FunctionTool, ObjectTool, ReplayError, Session
 from firstfault.tools.own import tools_from
 
 
@@ -128,6 +128,35 @@ def test_a_call_that_takes_too_long_has_not_happened(slow):
         "{'a': [1, 2], 'b': [3]}",
         "{'a': [1, 2], 'b': [3]}",
     ]
+
+
+class Sealed:
+    """Can be copied until it is sealed, and never closed."""
+
+    lock = None
+
+    def seal(self) -> str:
+        """Seal the box."""
+        self.lock = threading.Lock()
+        return "sealed"
+
+    def close(self) -> None:
+        raise RuntimeError("jammed")
+
+
+def test_a_state_that_can_not_be_copied_ends_the_run_that_came_to_it_alone(caplog):
+    async def main() -> tuple[str, str]:
+        session = Session([ObjectTool(Sealed())])
+        sealed = (await session.call("seal", {})).text
+        with pytest.raises(ReplayError, match="Sealed can't be copied"):
+            session.fork()
+        again = (await session.call("seal", {})).text
+        await session.close()
+        return sealed, again
+
+    sealed, again = asyncio.run(main())
+    assert sealed == "sealed" and "Sealed can't be copied" in again
+    assert "Sealed could not be closed: RuntimeError: jammed" in caplog.text
 
 
 class Counted:

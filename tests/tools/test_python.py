@@ -353,6 +353,25 @@ def test_a_state_that_can_not_be_made_again_is_not_used():
     asyncio.run(main())
 
 
+def test_a_state_whose_processes_end_by_themselves_can_not_be_brought_back():
+    async def main():
+        ends = f"lambda: time.time() > {time.time() + 1} and os._exit(1)"
+        tool = PythonTool(timeout=LONG, workers=1, snapshots=8)
+        kept, fresh = tool.fork(), tool.fork()
+        await kept.run(f"import os, time; os.register_at_fork(after_in_child={ends})")
+        await kept.run("now = 1")
+        for i in range(8):
+            await fresh.fork().run(f"{i}")  # now there is no room for the states of `kept`
+        await asyncio.sleep(1)
+        try:
+            with pytest.raises(ReplayError, match="the interpreter is gone"):
+                await kept.ready()
+        finally:
+            await tool.close()
+
+    asyncio.run(main())
+
+
 @linux
 def test_memory_of_states_is_bounded():
     async def main():

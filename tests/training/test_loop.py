@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,8 +206,40 @@ def test_finished_run_stays_as_it_is(train):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_resume_of_nothing_starts_from_scratch(train):
+def test_resume_of_nothing_starts_from_scratch(train, tmp_path, capsys):
     assert_same_run(train("first"), train("second", "--resume"))
+    assert main(["train", "--resume", "--run-dir", str(tmp_path / "typo")]) == 2  # but for one that says nothing else
+    assert "there is no run to go on with" in capsys.readouterr().err
+
+
+def test_a_run_at_work_is_left_alone(train, start, flags, tmp_path, capsys):
+    process = start("run", "--checkpoint-every", "1000")
+    wait_for_row(process, tmp_path / "run", 2)
+    assert main(["train", "--resume", "--run-dir", str(tmp_path / "run")]) == 2
+    assert "another command is at work in" in capsys.readouterr().err
+    assert len(RunFolder(tmp_path / "run").read_metrics()) >= 2
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(train, flags, capsys):
+    folder = train("run")
+    shutil.rmtree(folder / "checkpoints")
+    rows = RunFolder(folder).metrics.read_text()
+    for more, said in (([], "holds a run already"), (["--resume"], "holds a run without a checkpoint to go on from")):
+        assert main(["train", *flags, *METHODS["elpo"], "--run-dir", str(folder), *more]) == 2
+        assert said in capsys.readouterr().err
+    assert RunFolder(folder).metrics.read_text() == rows
+
+
+def test_a_task_without_room_shows_before_the_run_begins(tiny_policy, tmp_path, capsys):
+    tasks = [{"question": "1 + 1?", "answer": "2"}] * 9 + [{"question": "1 + 1? " * 400, "answer": "2"}]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    of = ["--model", str(tiny_policy), "--tasks", str(tmp_path / "mine.jsonl"), "--batch", "4", "--device", "cpu"]
+    limits = ["--agent.max-context", "512", "--agent.max-new-tokens", "32"]
+    assert main(["train", *of, *limits, "--steps", "12", "--run-dir", str(tmp_path / "run")]) == 2
+    assert "mine.jsonl, line 10 has" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_newest_checkpoint_has_the_largest_number(tmp_path):

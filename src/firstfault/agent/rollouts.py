@@ -50,8 +50,25 @@ class Agent:
     counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     def tree(self, task: Task, key: tuple[int, ...] = ()) -> Tree:
-        """A tree that holds the prompt of a task."""
-        return Tree(task, self.chat.prompt(task.question), key=key)
+        """A tree that holds the prompt of a task.
+
+        Raises:
+            UserError: if it leaves no room for an answer.
+        """
+        prompt = self.chat.prompt(task.question)
+        if len(prompt) >= self.max_context:
+            raise UserError(
+                f"the prompt of task {task.id or task.question[:40]} has {len(prompt)} tokens, which leaves no room in "
+                f"agent.max_context = {self.max_context}; make that larger, or leave the task out."
+            )
+        return Tree(task, prompt, key=key)
+
+    def check_room(self, tasks: Sequence[Task]) -> None:
+        """Refuse now what `tree` would refuse later."""
+        room = self.max_context - len(self.chat.prompt(""))
+        for task in tasks:
+            if len(task.question.encode(errors="replace")) >= room:  # a token is a byte at least
+                self.tree(task)
 
     def rollouts(self, tree: Tree, budget: int) -> AgentRollouts:
         """Use as `async with`."""
@@ -160,12 +177,6 @@ class AgentRollouts(Rollouts):
             hold.close()
 
     async def __aenter__(self) -> AgentRollouts:
-        prompt, limit = len(self.tree.root.tokens), self.agent.max_context
-        if prompt >= limit:
-            raise UserError(
-                f"the prompt of task {self.tree.task.id or self.tree.task.question[:40]} has {prompt} tokens, which "
-                f"leaves no room in agent.max_context = {limit}; make that larger."
-            )
         self._sessions[self.tree.root] = self.agent.session.fork()
         self._hold = self.agent.engine.turnstile.hold()
         return self

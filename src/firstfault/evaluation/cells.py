@@ -43,6 +43,9 @@ def train_cell(cell: Cell) -> None:
     if config.model == "tiny":
         config = config.model_copy(update={"model": str(cell.start)})
     console = Console(file=sys.stderr, width=120)
+    folder = RunFolder(cell.folder)
+    if not folder.checkpoints():  # a finished run whose result was removed, for it to be made again
+        folder.rewind(0)
     Trainer(config, build_tasks(config.tasks), build_method(config.method), resume=True, console=console).train()
 
 
@@ -87,7 +90,7 @@ def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, 
     os.chdir(here)  # the process that this one was forked from may be elsewhere, with another environment
     os.environ.clear()
     os.environ.update(environment)
-    with open(folder / "log.txt", "a") as log, open(folder / ".lock", "w") as lock:
+    with open(folder / "log.txt", "a") as log, open(folder / "log.lock", "w") as lock:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,7 +20,7 @@ from firstfault.evaluation.cells import CellError, fail, failure, in_process, ke
 from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.results import results
 from firstfault.evaluation.statistics import scipy_stats
-from firstfault.files import saving, write_whole
+from firstfault.files import alone, saving, write_whole
 from firstfault.progress import progress
 from firstfault.training.build import uses_cpu
 
@@ -45,7 +43,7 @@ class Comparison:
     def run(self) -> None:
         """Train what is missing. What fails does not stop the others; it is tried again the next time."""
         plan = self.plan
-        with self._alone():
+        with alone(self.plan.config.out):
             self._check_same()
             waiting = [cell for cell in (*plan.tuning(), *plan.compared(self.chosen())) if result(cell) is None]
             families = dict.fromkeys(cell.family for cell in waiting if cell.config.model == "tiny")
@@ -210,19 +208,6 @@ class Comparison:
                 f"{file} can't be read ({error}); remove it if the runs beside it are to be kept."
             ) from error
         return known if isinstance(known, dict) else {}
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        out = self.plan.config.out
-        with saving(out):
-            out.mkdir(parents=True, exist_ok=True)
-            lock = open(out / ".lock", "w")  # noqa: SIM115
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"another command is at work in {out}; wait for it, or give another --out.") from None
-            yield
 
 
 def _cold_start(family: str) -> str:

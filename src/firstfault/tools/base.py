@@ -33,7 +33,7 @@ class ToolError(Exception):
 
 
 class ReplayError(Exception):
-    """A state could not be brought back: the calls that led to it give other outputs now, or none."""
+    """A state could not be brought back or copied: the calls that led to it give other outputs now, or none."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,11 @@ class Tool(ABC):
         """The result of a function, for the model to read. The arguments have been checked against its schema."""
 
     def fork(self) -> Tool:
-        """A copy whose state is independent of this one's. A tool without state is its own copy."""
+        """A copy whose state is independent of this one's. A tool without state is its own copy.
+
+        Raises:
+            ReplayError: if a call has led to a state that can't be copied.
+        """
         return self
 
     async def ready(self) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import copy
 import inspect
+import logging
 import threading
 from collections.abc import Callable
 from inspect import Parameter
@@ -17,7 +18,9 @@ from transformers.utils.chat_template_utils import DocstringParsingException, Ty
 
 from firstfault.errors import UserError
 from firstfault.tools.arguments import Schema
-from firstfault.tools.base import Tool, ToolError, describe
+from firstfault.tools.base import ReplayError, Tool, ToolError, describe
+
+logger = logging.getLogger(__name__)
 
 
 class FunctionTool(Tool):
@@ -108,7 +111,10 @@ class ObjectTool(Tool):
 
     def fork(self) -> ObjectTool:
         forked = copy.copy(self)
-        forked.object, forked._unused = _copy(self.object), []
+        try:
+            forked.object, forked._unused = _copy(self.object), []
+        except UserError as error:  # it could be copied before an earlier call
+            raise ReplayError(str(error)) from error
         return forked
 
     async def close(self) -> None:
@@ -140,10 +146,13 @@ def _copy(object: Any) -> Any:
 
 
 async def _close(object: Any) -> None:
-    if hasattr(object, "close"):
-        closing = object.close()
-        if inspect.isawaitable(closing):
-            await closing
+    try:
+        if hasattr(object, "close"):
+            closing = object.close()
+            if inspect.isawaitable(closing):
+                await closing
+    except Exception as error:  # the run is over all the same
+        logger.warning("%s could not be closed: %s", _name_of(object), describe(error))
 
 
 def _name_of(object: Any) -> str:

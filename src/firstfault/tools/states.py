@@ -159,7 +159,7 @@ class Pool:
         """See to it that the state has a process.
 
         Raises:
-            ReplayError: if one of the calls that led to it says something else when it is made again.
+            ReplayError: if one of the calls that led to it says something else when it is made again, or ends it.
         """
         self.attach()
         if not state.is_live:
@@ -178,7 +178,7 @@ class Pool:
                         break
             else:
                 return
-        raise ToolError("Error: the interpreter is gone", "sandbox")
+        raise ReplayError(f"the interpreter is gone whenever it is brought back to {shorten(state.code, 80)!r}")
 
     async def _rebuild(self, state: State) -> bool:
         """Make a state again; false if its parent has gone."""

@@ -23,7 +23,7 @@ from firstfault.agent.rollouts import Agent
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
-from firstfault.files import saving
+from firstfault.files import alone, saving
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
 from firstfault.progress import progress
@@ -58,11 +58,14 @@ async def grow(
     return await method.explore_all(Batch(tasks, method.rollouts, start, more, reference))
 
 
+CHECKED = 10_000  # tasks whose prompts are checked before a run begins; those after them, as they come
+
+
 class Trainer:
     """One run, in its folder.
 
     Args:
-        config: all settings; written to the folder.
+        config: all settings; written to the folder when training begins.
         source, method: as `config` names them, see `build`.
         resume: go on from the newest checkpoint of the folder, if it has one.
 
@@ -98,11 +101,12 @@ class Trainer:
             "tasks": complete_tasks(config.tasks, source),
             "method": {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)},
         }
-        config = config.model_copy(update=complete)
-        self.folder.create()
+        config = self.config = config.model_copy(update=complete)
         checkpoint = self.folder.last_checkpoint() if resume else None
         if checkpoint:
             self.folder.check_same(config)
+        elif self.folder.has_iterations:
+            raise UserError(f"{config.run_dir} holds a run without a checkpoint to go on from; give another --run-dir.")
         self.iteration, start = checkpoint or (0, start_model(config, source, self.console, tools))
         model, self.tokenizer = load_policy(str(start), self.accelerator.device)
         self.learner = Learner(
@@ -116,8 +120,8 @@ class Trainer:
             self.learner.load_state(load_state(start))
         self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
         self.agent = build_agent(config.agent, self.engine, self.tokenizer, source, tools)
-        self.folder.write_config(config)
-        self.folder.rewind(self.iteration)
+        due = min((config.steps - self.iteration) * config.batch, CHECKED)
+        self.agent.check_room([*source.train(config.seed, self.iteration * config.batch, due), *self.held_out])
 
     def train(self) -> None:
         """Run all iterations that are left."""
@@ -131,7 +135,10 @@ class Trainer:
                 await self.source.close()
                 self.accelerator.end_training()
 
-        asyncio.run(run())
+        with alone(self.folder.path):
+            self.folder.write_config(self.config)
+            self.folder.rewind(self.iteration)
+            asyncio.run(run())
 
     async def _train(self) -> None:
         config = self.config
