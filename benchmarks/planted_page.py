@@ -48,7 +48,7 @@ def differences(data: dict, part: str, methods: Iterable[str], equal: str) -> di
 
 
 def told(gains: Mapping[T, Sequence[float]]) -> dict[T, dict]:
-    """What each of some gains over GRPO, by seed, shows; p is corrected for their number."""
+    """What each of some gains, by seed or by run, shows; p is corrected for their number."""
     corrected = holm([p_value(gain) for gain in gains.values()])
     found = {}
     for (key, gain), p in zip(gains.items(), corrected, strict=True):

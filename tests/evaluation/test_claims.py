@@ -33,16 +33,16 @@ def failure(rates: list[float], first_wrong: int | None = None, completions: int
 def test_a_search_of_a_recorded_failure_finds_its_cliff_and_draws_no_completion_twice():
     run = failure([0.5] * 4 + [0.0] * 3, name="cliff")
     assert run.step == 4 and run.steps == 6
-    answers = [search_again(run, Posterior(6), 24, seed).step for seed in range(20)]
+    answers = [search_again(Posterior(6), run.shuffled(seed), 24).step for seed in range(20)]
     assert answers.count(4) >= 17
-    bisected = search_again(run, Bisect(6, lambda step: 2), 24)
+    bisected = search_again(Bisect(6, lambda step: 2), run.shuffled(0), 24)
     assert sum(probe.tries for probe in bisected.probes) <= 6
     assert sorted(run.shuffled(3)[0]) == sorted((o == "1", 0) for o in run.recovered[0])
 
 
 def test_other_runs_of_the_task_come_first_and_are_not_asked_for_again():
     run = Failure("f", "t", None, ["1" * 4 + "0" * 12, "0" * 16, "0" * 16], ["1" * 4 + "2" * 12, "1" * 16, "2" * 16])
-    verdict = search_again(run, Posterior(2), 0, others=16)
+    verdict = search_again(Posterior(2), run.shuffled(0), 0, others=16)
     assert verdict.step == 2 and verdict.probability > 0.8 and verdict.probes == []
 
 

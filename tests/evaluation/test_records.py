@@ -8,6 +8,7 @@ import pytest
 
 from firstfault.errors import UserError
 from firstfault.evaluation.records import Record, RecordsFile, record
+from firstfault.evaluation.rows import read_rows
 from firstfault.tasks.base import same_answer
 from firstfault.tasks.votes import ballot
 from firstfault.tree import Call, Task, Tree
@@ -63,6 +64,7 @@ def test_what_was_added_is_read_again(tmp_path):
     kept.add(pair(2))
     again = RecordsFile(path, SETTINGS, runs=2)
     assert again.rows == pair(0) + pair(2) and again.finished == {0, 2}
+    assert read_rows(path, Record, "--records") == again.rows
 
 
 @pytest.mark.parametrize("lost", [1, 20, -1], ids=["the line break", "half a line", "half a character"])

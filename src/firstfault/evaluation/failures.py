@@ -19,6 +19,18 @@ DIGITS = string.digits + string.ascii_letters + "".join(map(chr, range(192, 1024
 COMPLETIONS = 64  # after each step, to know which are irrecoverable
 LOST = 0.02  # a prefix is lost where no more than this share of its completions succeeds
 
+# A success, and up to which step the completion repeated the failed run (see `localize.search.agreement`), if known.
+Completion = tuple[bool, int | None]
+
+
+def first_irrecoverable(rates: Sequence[float]) -> int:
+    """The first step after which hardly any completion succeeds, of success rates p_0 .. p_K; K + 1 if there is none.
+
+    >>> first_irrecoverable([0.5, 0.25, 0.0]), first_irrecoverable([0.5, 0.5, 0.25])
+    (2, 3)
+    """
+    return next((m for m, rate in enumerate(rates) if m and rate <= LOST), len(rates))
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -47,15 +59,15 @@ class Failure:
 
     @property
     def step(self) -> int:
-        """The first irrecoverable step: the first after which hardly any completion succeeds; K + 1 if there is none.
+        """The first irrecoverable step; K + 1 if there is none.
 
         >>> Failure("", "", None, ["0101", "0100", "0000"], ["0000", "1111", "2222"]).step
         2
         """
-        return next((m for m, rate in enumerate(self.rates) if m and rate <= LOST), self.steps + 1)
+        return first_irrecoverable(self.rates)
 
-    def shuffled(self, seed: int) -> list[list[tuple[bool, int]]]:
-        """The completions after each step in another order: success, and up to which step it agrees."""
+    def shuffled(self, seed: int) -> list[list[Completion]]:
+        """The completions after each step, in an order that `seed` draws."""
         draw = Random(f"{self.family} {self.task} {seed}")
         pairs = [
             [(outcome == "1", DIGITS.index(upto)) for outcome, upto in zip(outcomes, agreed, strict=True)]
@@ -64,17 +76,17 @@ class Failure:
         return [draw.sample(completions, len(completions)) for completions in pairs]
 
 
-def search_again(failure: Failure, search: Search, budget: int, seed: int = 0, others: int = 0) -> Verdict:
-    """What a search says of a failed run, given `budget` of its completions in an order that `seed` draws.
+def search_again(search: Search, completions: Sequence[Sequence[Completion]], budget: int, others: int = 0) -> Verdict:
+    """What a search says of a failed run, given `budget` of its completions after 0, 1, .. K steps, in their order.
 
-    `others` whole runs of the task stand there before it begins.
+    `others` whole runs of the task stand there before it begins, the first of those after 0 steps.
     """
-    completions = [iter(after) for after in failure.shuffled(seed)]
-    for other in islice(completions[0], others):
-        search.learn(0, *other)
+    left = [iter(after) for after in completions]
+    for success, agreed in islice(left[0], others):
+        search.learn(0, success, agreed)
     while budget and (question := search.ask(budget)) is not None:
         step, tries = question
-        seen = list(islice(completions[step], tries))  # where there are no more, it is told of as many as there are
+        seen = list(islice(left[step], tries))  # where there are no more, it is told of as many as there are
         search.tell(step, [success for success, _ in seen], [agreed for _, agreed in seen])
         budget -= tries
     return search.verdict()

@@ -44,7 +44,10 @@ class RowsFile(Generic[Row]):
         try:
             there = path.read_bytes() if path.exists() else b""
             if there:
-                self.rows = whole(_read(path, there, json.loads(header)["settings"], row, flag))
+                made, rows = _read(path, there, row, flag)
+                if rows:  # where nothing came of other settings, these may begin
+                    _same(path, made, json.loads(header)["settings"], flag)
+                self.rows = whole(rows)
             text = header + _lines(self.rows)
             if text.encode() != there:
                 write_whole(path, text)
@@ -59,6 +62,15 @@ class RowsFile(Generic[Row]):
         self.rows.extend(rows)
 
 
+def read_rows(path: Path, row: type[Row], flag: str) -> list[Row]:
+    """The rows of such a file, whatever settings they follow from.
+
+    Raises:
+        UserError: if the file is none of ours.
+    """
+    return _read(path, path.read_bytes(), row, flag)[1]
+
+
 def _line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
@@ -67,7 +79,8 @@ def _lines(rows: Iterable[Any]) -> str:
     return "".join(_line(asdict(row)) for row in rows)
 
 
-def _read(path: Path, text: bytes, settings: dict[str, Any], row: type[Row], flag: str) -> list[Row]:
+def _read(path: Path, text: bytes, row: type[Row], flag: str) -> tuple[dict[str, Any], list[Row]]:
+    """The settings of a file, and its rows, without a last line that was cut short."""
     first, *lines = text.split(b"\n")
     rows: list[Row] = []
     expected = "settings"
@@ -81,13 +94,16 @@ def _read(path: Path, text: bytes, settings: dict[str, Any], row: type[Row], fla
         raise UserError(
             f"line {number} of {path} holds no {expected}; mend it, or give another path with {flag}."
         ) from error
+    return made, rows
+
+
+def _same(path: Path, made: dict[str, Any], settings: dict[str, Any], flag: str) -> None:
     for name in {**settings, **made}:
-        if rows and made.get(name) != settings.get(name):  # where nothing came of other settings, these may begin
+        if made.get(name) != settings.get(name):
             raise UserError(
                 f"{path} was made with {_setting(name, made)}, not {_setting(name, settings)}; give the same settings, "
                 f"or another path with {flag}."
             )
-    return rows
 
 
 def _setting(name: str, settings: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ class Bisect(Search):
         self._wanted = self.tries(self.middle)
         return self.middle, min(self._wanted, remaining)
 
-    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int] = ()) -> None:
+    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int | None] = ()) -> None:
         super().tell(step, outcomes)
         if not outcomes:  # all were discarded: nothing can be said of this anchor
             self._ended = True
@@ -99,7 +99,7 @@ class Filled(Bisect):
             self._left_here = max(1, remaining // rounds)
         return self.middle, 1
 
-    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int] = ()) -> None:
+    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int | None] = ()) -> None:
         Search.tell(self, step, outcomes)
         if not outcomes:  # discarded
             self._ended = True

@@ -86,7 +86,7 @@ class Posterior(Search):
             return (before, 1) if before < self.steps and contrast < 2 else None
         return int(np.argmax(self._gain(remaining))) + 1, 1
 
-    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int] = ()) -> None:
+    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int | None] = ()) -> None:
         super().tell(step, outcomes)
         for number, success in enumerate(outcomes):
             self.learn(step, success, agreed[number] if agreed else None)

@@ -28,7 +28,7 @@ class Search(ABC):
     def ask(self, remaining: int) -> tuple[int, int] | None:
         """The next step, 1 to K (0: the start), and how many completions after it, `remaining` at most; None to end."""
 
-    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int] = ()) -> None:
+    def tell(self, step: int, outcomes: Sequence[bool], agreed: Sequence[int | None] = ()) -> None:
         """The successes of what was sampled after a step; fewer than asked for, or none, if rollouts were discarded.
 
         `agreed` says up to which step of the failed run each of them repeated it (see `agreement`), where that is

@@ -48,7 +48,9 @@ def finding(family: str, rows: Sequence[Row]) -> Finding:
     exact: dict[str, list[float]] = {}
     agree: dict[str, list[float]] = {}
     for name, (make, others) in SEARCHES.items():
-        answers = [[search_again(f, make(f.steps), BUDGET, seed, others).step for seed in range(AGAIN)] for f in runs]
+        answers = [
+            [search_again(make(f.steps), f.shuffled(seed), BUDGET, others).step for seed in range(AGAIN)] for f in runs
+        ]
         exact[name] = [mean(a == f.step for a in again) for f, again in zip(runs, answers, strict=True)]
         agree[name] = list(map(same_answer_rate, answers))
         known = [
