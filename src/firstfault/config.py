@@ -58,7 +58,7 @@ class AgentConfig(Settings):
 
 class EngineConfig(Settings):
     max_batch: int = Field(256, ge=1, description="most completions decoded together")
-    cache_gb: float = Field(2.0, gt=0, description="bound of the store of prefixes, in GiB")
+    cache_gb: float = Field(2.0, gt=0, le=1e6, description="bound of the store of prefixes, in GiB")
     deterministic: bool = Field(True, description="same seed, same trees; false waits for no tool")
     overlap: int = Field(1, ge=0, description="passes of the engine that tools have time for before it waits for them")
 
@@ -146,7 +146,7 @@ class RunConfig(Settings):
     checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field("none", description="where metrics also go")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA GPU where there is one")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's default")
 
     agent: AgentConfig = AgentConfig()
     engine: EngineConfig = EngineConfig()
