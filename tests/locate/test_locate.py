@@ -385,6 +385,20 @@ def test_what_the_server_refuses_of_a_completion_is_a_failure_and_of_the_record_
                side_effects=["notify"])  # fmt: skip
 
 
+@pytest.mark.parametrize("budget", [2, 24])
+def test_a_server_that_refuses_the_very_first_request_is_an_error(server, tmp_path, trace, budget):
+    def refuses(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(400)
+        self.end_headers()
+        self.wfile.write(b'{"error": {"message": "no tools here"}}')
+
+    server.module.Handler.do_POST = refuses
+    one_step = replace(trace, messages=[*trace.messages[:4], trace.messages[-1]])
+    with pytest.raises(UserError, match=r"no tools here.*\); give the endpoint of the agent's own model\."):
+        locate(one_step, endpoint(server, tmp_path), register(), answer="38", budget=budget)
+
+
 def test_a_user_who_speaks_between_steps_is_refused(server, tmp_path, trace):
     messages = [*trace.messages[:4], {"role": "user", "content": "And quickly."}, *trace.messages[4:]]
     with pytest.raises(UserError, match="has messages of the user between its steps 1 and 2"):
