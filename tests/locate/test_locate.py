@@ -235,6 +235,10 @@ REFUSED = {
         ["--answer", "38", "--endpoint", "http://127.0.0.1:9/v1"],
         "the endpoint http://127.0.0.1:9/v1/ does",
     ),
+    "no cache": (
+        ["--answer", "38", "--cache", "/proc"],
+        "the cache /proc can't be written (No such file or directory); name another folder.",
+    ),
     "no check": (["--check", "nowhere.py"], "nowhere.py: there is no Python file 'nowhere.py'; write path/to/file.py."),
 }
 
@@ -334,6 +338,21 @@ def test_a_search_that_finds_nothing_keeps_what_was_written_before(server, flags
     at = command.index("--endpoint")
     assert main([*command[: at + 1], "http://127.0.0.1:9/v1", *command[at + 2 :]]) == 2
     assert Path("pairs.jsonl").read_text() == "precious\n"
+
+
+def test_a_cache_that_takes_no_more_ends_the_command_and_not_a_trace_alone(server, flags, tmp_path, capsys):
+    handle = server.module.Handler.do_POST
+
+    def fills_the_disk(self):
+        if (tmp_path / "cache").is_dir():
+            (tmp_path / "cache").rmdir()
+            (tmp_path / "cache").touch()
+        handle(self)
+
+    server.module.Handler.do_POST = fills_the_disk
+    assert main(["locate", str(several(tmp_path, str, str)), *flags, "--answer", "38", "--together", "1"]) == 2
+    assert f"firstfault: {tmp_path / 'cache'} can't be written (" in capsys.readouterr().err
+    assert len(server.served) == 1
 
 
 def test_a_judge_reads_several_traces(server, flags, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from firstfault.errors import UserError
-from firstfault.files import cache_folder, write_whole
+from firstfault.files import cache_folder, saving, write_whole
 from firstfault.text import encodable
 from firstfault.tools.arguments import Schema
 
@@ -68,8 +69,11 @@ class KeptWriter(ABC):
         self.cache = cache or cache_folder() / "completions"
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.cache).close()  # before anything is paid for that could not be kept
         except OSError as error:
-            raise UserError(f"the cache {self.cache} can't be made ({error.strerror}); name another folder.") from error
+            raise UserError(
+                f"the cache {self.cache} can't be written ({error.strerror}); name another folder."
+            ) from error
         self.spent = Spent()
         self._asked: dict[str, asyncio.Task[Message]] = {}
 
@@ -102,7 +106,8 @@ class KeptWriter(ABC):
 
     async def _kept(self, request: dict[str, Any], known: Path) -> Message:
         message = await self.write(request, seed=int(known.stem[:16], 16))
-        write_whole(known, json.dumps(message))
+        with saving(self.cache):
+            write_whole(known, json.dumps(message))
         return message
 
     @abstractmethod
