@@ -439,6 +439,8 @@ REFUSALS = {
     "no role": ([*RUN, {}], "message 9 has the role None"),
     "not a message": ([*RUN, 5], "message 9 is a number, where an object with a role was expected"),
     "choices": ({"messages": RUN[:7], "choices": [{"message": RUN[7]}] * 2}, "branches into 2 choices"),
+    "a request without a list": ({"request": {"messages": None}, "response": {"content": []}},
+                                 "its messages are null, not a list; save the request as it was sent"),
     "parts of a stream": ({"messages": RUN[:7], "choices": [{"delta": {}}]}, "not parts of a stream"),
     "stored beginnings": ({"input": [{"type": "message", "role": "user", "content": "q"}], "output": [],
                            "previous_response_id": "resp_1"}, "it starts in the middle: .* stored at OpenAI"),
@@ -453,6 +455,8 @@ REFUSALS = {
     "inspect: unreadable calls": ({"id": 1, "epoch": 1, "target": "", "messages": change(5, tool_calls=[
         {"id": "a", "function": "mul", "arguments": {}, "parse_error": "bad"}])}, "message 6 makes a call whose arg"),
     "spans: no messages": ([span(operation__name="chat")], r"trace 1 \(ab\): its spans hold no messages; set OTEL_"),
+    "spans: an endless number": ({"traceId": "ab", "attributes": [{"key": "gen_ai.x", "value": {"intValue": 1e999}}]},
+                                 r"its spans can't be read \(OverflowError"),
     "spans: cut off": ([span(input__messages='[{"role": "us')], "the attribute gen_ai.input.messages is not JSON"),
     "spans: not a list": ([span(input__messages="{}")], "the attribute gen_ai.input.messages is an object, where a"),
     "spans: choices": ([span(output__messages=[{"role": "assistant", "parts": []}] * 2)], "branches into 2 choices"),
