@@ -44,6 +44,12 @@ def files(tmp_path: Path, tiny_policy: Path) -> Path:
         "method.py": "class Mine: pass",
     }.items():
         (tmp_path / name).write_text(text)
+    trees = {name: grow() for name in ("good-tree", "no-reward", "no-run", "no-question")}
+    trees["no-reward"].leaves[0].reward = None
+    trees["no-run"].verdicts[0].leaf = 999
+    trees["no-question"].task.question = None
+    for name, tree in trees.items():
+        (tmp_path / f"{name}.jsonl").write_text(tree.to_json() + "\n")
     packed = gzip.compress(json.dumps({"key": [], "nodes": []}).encode())
     (tmp_path / "foreign.jsonl.gz").write_bytes(packed)
     (tmp_path / "list.jsonl.gz").write_bytes(gzip.compress(b"[1]"))
@@ -118,6 +124,11 @@ REFUSED = {
     "show a text": ("show {d}/plain.jsonl.gz", "holds no trees"),
     "show other JSON": ("show {d}/foreign.jsonl.gz", "holds no trees"),
     "show a list": ("show {d}/list.jsonl.gz", "holds no trees"),
+    "show an empty file": ("show {d}/empty.jsonl", "empty.jsonl holds no trees; give a file"),
+    "show an outcome without a reward": ("show {d}/no-reward.jsonl", "holds trees that can't be shown (TypeError"),
+    "show a search of no run": ("show {d}/no-run.jsonl", "holds trees that can't be shown (IndexError"),
+    "show a question that is none": ("show {d}/no-question.jsonl", "holds trees that can't be shown (AttributeError"),
+    "show fewer than one": ("show {d}/good-tree.jsonl --first -1", "--first -1 is no number of trees; give 1 or more"),
     "show a torn file": ("show {d}/torn.jsonl.gz", "holds no trees"),
     "show a corrupt file": ("show {d}/corrupt.jsonl.gz", "holds no trees"),
 }
