@@ -26,7 +26,10 @@ def files(tmp_path: Path, tiny_policy: Path) -> Path:
     model("no-template", "chat_template*")
     (model("no-tools") / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}")
     (model("torn") / "model.safetensors").write_bytes(b"1234567890")
+    (model("torn-pickle", "model.safetensors") / "pytorch_model.bin").write_bytes(b"\x80\x02.")
     (model("bad-json") / "config.json").write_text("{")
+    odd = {"version": "1.0", "added_tokens": [], "model": {"type": "odd"}}
+    (model("odd-tokenizer") / "tokenizer.json").write_text(json.dumps(odd))
     (tmp_path / "empty").mkdir()
     (tmp_path / "used" / "checkpoints").mkdir(parents=True)
     (tmp_path / "file").touch()
@@ -91,6 +94,8 @@ REFUSED = {
     "model without a template": ("train --model {d}/no-template", "no chat template"),
     "template without tools": ("train --model {d}/no-tools", "ignores tools"),
     "torn weights": ("train --model {d}/torn", "can't be loaded"),
+    "torn weights, pickled": ("train --model {d}/torn-pickle", "can't be loaded"),
+    "a tokenizer of an unknown form": ("train --model {d}/odd-tokenizer", "can't be loaded"),
     "torn settings of a model": ("train --model {d}/bad-json", "can't be loaded"),
     "used run folder": ("train --model {tiny} --run-dir {d}/used", "holds a run already; go on with --resume"),
     "run folder below a file": ("train --model {tiny} --run-dir {d}/file/run", "can't be written"),
