@@ -26,7 +26,10 @@ def files(tmp_path: Path, tiny_policy: Path) -> Path:
     model("no-template", "chat_template*")
     (model("no-tools") / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}")
     (model("torn") / "model.safetensors").write_bytes(b"1234567890")
+    (model("torn-pickle", "model.safetensors") / "pytorch_model.bin").write_bytes(b"\x80\x02.")
     (model("bad-json") / "config.json").write_text("{")
+    odd = {"version": "1.0", "added_tokens": [], "model": {"type": "odd"}}
+    (model("odd-tokenizer") / "tokenizer.json").write_text(json.dumps(odd))
     (tmp_path / "empty").mkdir()
     (tmp_path / "used" / "checkpoints").mkdir(parents=True)
     (tmp_path / "file").touch()
@@ -44,6 +47,12 @@ def files(tmp_path: Path, tiny_policy: Path) -> Path:
         "method.py": "class Mine: pass",
     }.items():
         (tmp_path / name).write_text(text)
+    trees = {name: grow() for name in ("good-tree", "no-reward", "no-run", "no-question")}
+    trees["no-reward"].leaves[0].reward = None
+    trees["no-run"].verdicts[0].leaf = 999
+    trees["no-question"].task.question = None
+    for name, tree in trees.items():
+        (tmp_path / f"{name}.jsonl").write_text(tree.to_json() + "\n")
     packed = gzip.compress(json.dumps({"key": [], "nodes": []}).encode())
     (tmp_path / "foreign.jsonl.gz").write_bytes(packed)
     (tmp_path / "list.jsonl.gz").write_bytes(gzip.compress(b"[1]"))
@@ -85,6 +94,8 @@ REFUSED = {
     "model without a template": ("train --model {d}/no-template", "no chat template"),
     "template without tools": ("train --model {d}/no-tools", "ignores tools"),
     "torn weights": ("train --model {d}/torn", "can't be loaded"),
+    "torn weights, pickled": ("train --model {d}/torn-pickle", "can't be loaded"),
+    "a tokenizer of an unknown form": ("train --model {d}/odd-tokenizer", "can't be loaded"),
     "torn settings of a model": ("train --model {d}/bad-json", "can't be loaded"),
     "used run folder": ("train --model {tiny} --run-dir {d}/used", "holds a run already; go on with --resume"),
     "run folder below a file": ("train --model {tiny} --run-dir {d}/file/run", "can't be written"),
@@ -118,6 +129,11 @@ REFUSED = {
     "show a text": ("show {d}/plain.jsonl.gz", "holds no trees"),
     "show other JSON": ("show {d}/foreign.jsonl.gz", "holds no trees"),
     "show a list": ("show {d}/list.jsonl.gz", "holds no trees"),
+    "show an empty file": ("show {d}/empty.jsonl", "empty.jsonl holds no trees; give a file"),
+    "show an outcome without a reward": ("show {d}/no-reward.jsonl", "holds trees that can't be shown (TypeError"),
+    "show a search of no run": ("show {d}/no-run.jsonl", "holds trees that can't be shown (IndexError"),
+    "show a question that is none": ("show {d}/no-question.jsonl", "holds trees that can't be shown (AttributeError"),
+    "show fewer than one": ("show {d}/good-tree.jsonl --first -1", "--first -1 is no number of trees; give 1 or more"),
     "show a torn file": ("show {d}/torn.jsonl.gz", "holds no trees"),
     "show a corrupt file": ("show {d}/corrupt.jsonl.gz", "holds no trees"),
 }

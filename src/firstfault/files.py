@@ -14,6 +14,10 @@ from safetensors import SafetensorError
 from firstfault.errors import UserError
 
 
+class NotSaved(UserError):
+    """A disk that is full or gone: whatever comes next would be lost as well."""
+
+
 def cache_folder() -> Path:
     """`$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; it need not exist."""
     return Path(os.environ.get("FIRSTFAULT_CACHE") or Path.home() / ".cache" / "firstfault")
@@ -73,7 +77,7 @@ def saving(path: Path) -> Iterator[None]:
         if not isinstance(error, OSError | SafetensorError | RuntimeError) and type(error) is not Exception:
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
+        raise NotSaved(
             f"{path} can't be written ({reason}); what was saved before is whole. Make room, or give another folder, "
             "then give the command again (firstfault train: with --resume)."
         ) from error

@@ -235,6 +235,10 @@ REFUSED = {
         ["--answer", "38", "--endpoint", "http://127.0.0.1:9/v1"],
         "the endpoint http://127.0.0.1:9/v1/ does",
     ),
+    "no cache": (
+        ["--answer", "38", "--cache", "/proc"],
+        "the cache /proc can't be written (",
+    ),
     "no check": (["--check", "nowhere.py"], "nowhere.py: there is no Python file 'nowhere.py'; write path/to/file.py."),
 }
 
@@ -336,6 +340,21 @@ def test_a_search_that_finds_nothing_keeps_what_was_written_before(server, flags
     assert Path("pairs.jsonl").read_text() == "precious\n"
 
 
+def test_a_cache_that_takes_no_more_ends_the_command_and_not_a_trace_alone(server, flags, tmp_path, capsys):
+    handle = server.module.Handler.do_POST
+
+    def fills_the_disk(self):
+        if (tmp_path / "cache").is_dir():
+            (tmp_path / "cache").rmdir()
+            (tmp_path / "cache").touch()
+        handle(self)
+
+    server.module.Handler.do_POST = fills_the_disk
+    assert main(["locate", str(several(tmp_path, str, str)), *flags, "--answer", "38", "--together", "1"]) == 2
+    assert f"firstfault: {tmp_path / 'cache'} can't be written (" in capsys.readouterr().err
+    assert len(server.served) == 1
+
+
 def test_a_judge_reads_several_traces(server, flags, tmp_path, capsys):
     path = several(tmp_path, str)
     assert (
@@ -383,6 +402,20 @@ def test_what_the_server_refuses_of_a_completion_is_a_failure_and_of_the_record_
     with pytest.raises(UserError, match=r"refuses the messages .*too much of add.*; give the endpoint of the agent's"):
         locate(trace, Endpoint("scripted", server.url, cache=tmp_path / "other"), register(), answer="38",
                side_effects=["notify"])  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", [2, 24])
+def test_a_server_that_refuses_the_very_first_request_is_an_error(server, tmp_path, trace, budget):
+    def refuses(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(400)
+        self.end_headers()
+        self.wfile.write(b'{"error": {"message": "no tools here"}}')
+
+    server.module.Handler.do_POST = refuses
+    one_step = replace(trace, messages=[*trace.messages[:4], trace.messages[-1]])
+    with pytest.raises(UserError, match=r"no tools here.*\); give the endpoint of the agent's own model\."):
+        locate(one_step, endpoint(server, tmp_path), register(), answer="38", budget=budget)
 
 
 def test_a_user_who_speaks_between_steps_is_refused(server, tmp_path, trace):

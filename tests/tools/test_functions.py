@@ -263,6 +263,15 @@ def several(*numbers: int) -> int:
     return sum(numbers)
 
 
+def choosy(unit: str) -> str:
+    """Choose.
+
+    Args:
+        unit: one of two (choices: [celsius, fahrenheit])
+    """
+    return unit
+
+
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: ObjectTool(Locked()), "the tool object Locked can't be copied (TypeError: cannot pickle '_thread.lock'"),
     (lambda: ObjectTool(Lost()), "the tool object Lost has a method fork() that returned NoneType"),
@@ -271,6 +280,7 @@ def several(*numbers: int) -> int:
     (lambda: FunctionTool(bare), "bare can't be a tool: Cannot generate JSON schema for bare because it has no docstr"),
     (lambda: FunctionTool(untold), "untold can't be a tool: Cannot generate JSON schema for untold because the docst"),
     (lambda: FunctionTool(unknown), "unknown can't be a tool: name 'Number' is not defined"),
+    (lambda: FunctionTool(choosy), "choosy can't be a tool: the choices [celsius, fahrenheit] in its docstring are"),
     (lambda: FunctionTool(several), "several can't be a tool: it has arguments that can't be given by name"),
 ])  # fmt: skip
 def test_what_is_missing_is_said_in_a_sentence(make, words):

@@ -240,7 +240,7 @@ VARIANTS = {  # what a log may have, and what it means
                      change(5, tool_calls=[call("call_3", "mul")])),
     "functions": (legacy(), [USER, agent("", call("call_0", "add", a=2)), tool("call_0", "5"), agent("5")]),
     "an open last call": (RUN[:6], RUN[:6]),
-    "a last call half open": (RUN[:4], RUN[:4]),
+    "a last call half open": ([*RUN[:5], *RUN[2:4]], [*RUN[:5], *RUN[2:4]]),
     "results in another order": ([*RUN[:3], RUN[4], RUN[3], *RUN[5:]], [*RUN[:3], RUN[4], RUN[3], *RUN[5:]]),
     "two users": ([*RUN, USER, agent("46.")], [*RUN, USER, agent("46.")]),
     "half a surrogate pair": (change(6, content="\ud83d"), change(6, content="\ufffd")),
@@ -289,7 +289,7 @@ def test_anthropic_messages(is_exchange, tmp_path):
 
 
 def test_of_a_log_of_every_call_the_last_is_the_run(tmp_path):
-    calls = [RUN[:4], RUN[:6], RUN]
+    calls = [RUN[:5], RUN[:6], RUN]
     other = [{**RUN[0], "content": "Another."}, *RUN[1:]]
     traces, refusals = read_traces(write(tmp_path / "log.json", [{"messages": m} for m in (*calls, other)]))
     assert [trace.messages for trace in traces] == [RUN, other]
@@ -418,8 +418,9 @@ def span(**attributes):
 
 REFUSALS = {
     "no messages": ({"messages": []}, "trace 1: it holds no messages; give the whole"),
-    "no call": ([USER, agent("46")], "trace 1: it has no tool call with a result, so there is no step to search"),
-    "only an open call": ([USER, RUN[5]], "it has no tool call with a result"),
+    "no call": ([USER, agent("46")], "trace 1: it has no step whose tool calls all have results, so there is none"),
+    "only an open call": ([USER, RUN[5]], "it has no step whose tool calls all have results"),
+    "some results of one step": (RUN[:4], "it has no step whose tool calls all have results"),
     "a call without its result": (RUN[:4] + RUN[5:], r"message 3 calls add \(call_2\), and message 5 follows"),
     "a result without its call": (RUN[:2] + RUN[3:], r"message 3 is the result of a call that was not made .*\(call_1"),
     "two results": ([*RUN[:4], RUN[3], *RUN[4:]], r"message 5 is the result of a call"),
@@ -438,6 +439,8 @@ REFUSALS = {
     "no role": ([*RUN, {}], "message 9 has the role None"),
     "not a message": ([*RUN, 5], "message 9 is a number, where an object with a role was expected"),
     "choices": ({"messages": RUN[:7], "choices": [{"message": RUN[7]}] * 2}, "branches into 2 choices"),
+    "a request without a list": ({"request": {"messages": None}, "response": {"content": []}},
+                                 "its messages are null, not a list; save the request as it was sent"),
     "parts of a stream": ({"messages": RUN[:7], "choices": [{"delta": {}}]}, "not parts of a stream"),
     "stored beginnings": ({"input": [{"type": "message", "role": "user", "content": "q"}], "output": [],
                            "previous_response_id": "resp_1"}, "it starts in the middle: .* stored at OpenAI"),
@@ -452,6 +455,8 @@ REFUSALS = {
     "inspect: unreadable calls": ({"id": 1, "epoch": 1, "target": "", "messages": change(5, tool_calls=[
         {"id": "a", "function": "mul", "arguments": {}, "parse_error": "bad"}])}, "message 6 makes a call whose arg"),
     "spans: no messages": ([span(operation__name="chat")], r"trace 1 \(ab\): its spans hold no messages; set OTEL_"),
+    "spans: an endless number": ({"traceId": "ab", "attributes": [{"key": "gen_ai.x", "value": {"intValue": 1e999}}]},
+                                 r"its spans can't be read \(OverflowError"),
     "spans: cut off": ([span(input__messages='[{"role": "us')], "the attribute gen_ai.input.messages is not JSON"),
     "spans: not a list": ([span(input__messages="{}")], "the attribute gen_ai.input.messages is an object, where a"),
     "spans: choices": ([span(output__messages=[{"role": "assistant", "parts": []}] * 2)], "branches into 2 choices"),

@@ -5,6 +5,7 @@ import gzip
 import http.client
 import json
 import re
+import shutil
 import socket
 import threading
 from hashlib import sha256
@@ -214,6 +215,23 @@ def test_a_plain_file_of_trees(tmp_path):
     recording = Recording(tmp_path / "mine.jsonl")
     assert recording.summaries(1, ())[0]["runs"] == 5
     assert recording.tree(1, 0, ())["credits"][0]["name"] == "method, as written"
+
+
+def test_a_file_outside_of_a_runs_trees_is_viewed_alone(run):
+    (run / "config.toml").write_text("not = = TOML")
+    (run / "metrics.jsonl").write_text("[]\n")
+    (run / "mine").mkdir()
+    (run / "mine" / "trees.jsonl").write_text(grow().to_json() + "\n")
+    recording = Recording(run / "mine" / "trees.jsonl")
+    assert recording.index()["title"] == "Rollout trees" and recording.index()["curves"] == []
+    assert recording.tree(1, 0, ())["credits"][0]["name"] == "method, as written"
+
+
+def test_trees_are_shown_without_a_tokenizer_that_can_t_be_read(run, tiny_policy):
+    shutil.copytree(tiny_policy, run / "checkpoints" / "step-0000")
+    odd = {"version": "1.0", "added_tokens": [], "model": {"type": "odd"}}
+    (run / "checkpoints" / "step-0000" / "tokenizer.json").write_text(json.dumps(odd))
+    assert "words" not in Recording(run).tree(1, 0, ())["nodes"][1]
 
 
 def test_tokens_are_shown_by_the_tokenizer_of_a_checkpoint(run, tiny_policy):

@@ -112,15 +112,15 @@ def check_call(value: Any) -> ParsedCall:
     return ParsedCall(name, arguments)
 
 
-def as_object(arguments: str) -> Any:
-    """A call's arguments as chat templates want them: an object, and not its text; text that is no JSON stays as it is.
+def as_object(arguments: Any) -> Any:
+    """A call's arguments as chat templates want them: an object, and not its text; what is no such text stays as it is.
 
-    >>> as_object('{"x": 1}'), as_object('{"x": ')
-    ({'x': 1}, '{"x": ')
+    >>> as_object('{"x": 1}'), as_object('{"x": '), as_object({"x": 1})
+    ({'x': 1}, '{"x": ', {'x': 1})
     """
     try:
         return json.loads(arguments)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return arguments
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from firstfault.config import Settings, listed
 from firstfault.errors import UserError
+from firstfault.files import NotSaved
 from firstfault.locate.check import Check, by_judge, from_file
 from firstfault.locate.locate import Location, locate_async, save_pairs
 from firstfault.locate.show import print_location, write_page
@@ -100,7 +101,7 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
                 for number, trace in enumerate(failed, 1):
                     try:
                         location = await _located(trace, config, writer, check, lambda: bar.advance(row))
-                    except EndpointError:
+                    except (EndpointError, NotSaved):
                         raise
                     except UserError as error:
                         refusals.append(str(error))

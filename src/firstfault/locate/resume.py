@@ -146,7 +146,7 @@ class Resumptions(Rollouts):
         try:
             written = await self.writer.complete(before, self.schemas, sample)
         except Refused as reason:
-            if node.rollout == 0:  # of messages that the record has: it will refuse whatever comes
+            if node.rollout < 1:  # of messages that the record has: it will refuse whatever comes
                 raise UserError(f"{reason}; give the endpoint of the agent's own model.") from reason
             node.end = "context"  # the completion has written what its own model does not take
             await self._judge(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,25 @@ def read_records(path: Path) -> Run:
         evaluations=folder.read_evaluation(),
         trees=[],
     )
+
+
+def read_trees(file: Path) -> list[Tree]:
+    """All trees of a file, which may come from anywhere."""
+    try:
+        return list(load_trees(file))
+    except UNREADABLE as error:
+        raise UserError(f"{file} holds no trees ({error}); give a file from a run's trees folder.") from error
+
+
+@contextmanager
+def showing(file: Path) -> Iterator[None]:
+    """Say in a sentence that trees of a file which could be read make no sense."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{file} holds trees that can't be shown ({type(error).__name__}: {error}); give a file as a run wrote it."
+        ) from error
 
 
 def _chosen_trees(path: Path, each: int) -> Iterator[tuple[int, Tree]]:

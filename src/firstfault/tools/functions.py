@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import copy
 import inspect
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from transformers.utils import get_json_schema
 from transformers.utils.chat_template_utils import DocstringParsingException, TypeHintParsingException
 
 from firstfault.errors import UserError
+from firstfault.text import one_line
 from firstfault.tools.arguments import Schema
 from firstfault.tools.base import ReplayError, Tool, ToolError, describe
 
@@ -203,7 +205,12 @@ def schema_of(function: Callable[..., Any]) -> Schema:
         raise UserError(f"{name} can't be a tool: it has arguments that can't be given by name; name each of them.")
     try:
         schema = get_json_schema(function)
-    except (DocstringParsingException, TypeHintParsingException, NameError) as error:
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{name} can't be a tool: the choices {one_line(error.doc)} in its docstring are no JSON; write them as "
+            '(choices: ["celsius", "fahrenheit"]).'
+        ) from error
+    except (DocstringParsingException, TypeHintParsingException, NameError, TypeError) as error:
         reason = " ".join(str(error).split()).rstrip(".!")
         raise UserError(
             f"{name} can't be a tool: {reason}; write a type hint for every argument, and a docstring that describes "

@@ -120,10 +120,10 @@ def canonical(said: list[Said]) -> list[dict[str, Any]]:
                     "whose; give every call of a message an id of its own."
                 )
         messages.append(canon)
-    if not any(message["role"] == "tool" for message in messages):
+    if sum("tool_calls" in message for message in messages) == bool(unanswered):  # the last may leave a call open
         raise Refused(
-            "it has no tool call with a result, so there is no step to search; give the trace of an agent that used a "
-            "tool, with the results."
+            "it has no step whose tool calls all have results, so there is none to search; give the trace of an agent "
+            "that used a tool, with the results."
         )
     return messages
 

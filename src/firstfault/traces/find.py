@@ -127,6 +127,9 @@ def _facts(fields: dict[str, Any]) -> Facts:
 def _exchange(request: dict[str, Any], response: dict[str, Any], where: str) -> Draft:
     """A saved request with its response, of chat completions or of the Responses API."""
     id_ = _id(request) or _id(response)
+    if not isinstance(request.get("messages", []), list):
+        given = kind(request["messages"])
+        return refused("unknown", where, f"its messages are {given}, not a list; save the request as it was sent.")
     if "messages" in request and isinstance(response.get("content"), list):  # of Anthropic
         answered = {"role": "assistant", "content": response["content"]}
         return _conversation([*request["messages"], answered], {**request, "id": id_}, where)

@@ -67,7 +67,7 @@ def find_spans(documents: list[Document], file: str) -> tuple[list[Draft], list[
             continue
         try:
             _gather(document.value, traces)
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, ArithmeticError, TypeError, AttributeError, RecursionError) as error:
             what = f"its spans can't be read ({type(error).__name__}: {error})"
             drafts.append(refused(SOURCE, document.where, f"{what}; export them again as OTLP's JSON."))
     for id_, spans in traces.items():

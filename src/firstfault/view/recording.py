@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from firstfault.errors import UserError
 from firstfault.methods import METHODS
-from firstfault.report.folder import Run, read_records
+from firstfault.report.folder import Run, read_records, read_trees, showing
 from firstfault.report.metrics import METRICS
 from firstfault.run_folder import RunFolder
-from firstfault.tree import UNREADABLE, Tree, load_trees
+from firstfault.tree import Tree
 from firstfault.view.credit import Credit, as_written, credit_by, named
 from firstfault.view.data import Decode, decoder, payload, plain, summary
 
@@ -31,9 +29,9 @@ class Recording:
             raise UserError(f"{path} holds no trees; give the folder of a run, or a file from its folder of trees.")
         if tree is not None and not path.is_file():
             raise UserError(f"--tree {tree} needs a file of trees, and {path} is a folder; give the file.")
-        # a file in the folder of a run belongs to the run, whose method and tokenizer it needs
-        folder = path.resolve().parent.parent if path.is_file() else path
-        self.run: Run = read_records(folder)
+        # a file in the trees of a run belongs to the run, whose method and tokenizer it needs; others stand alone
+        folder = path.resolve().parent
+        self.run: Run = read_records(folder.parent if path.is_file() and folder.name == "trees" else path)
         table = self.run.config.get("method", {})
         self.method = {"name": table} if isinstance(table, str) else table if isinstance(table, dict) else {}
         self.only = tree
@@ -49,11 +47,7 @@ class Recording:
             raise UserError(f"{path} holds no {which}; give a file from a run's trees folder.")
 
     def _trees(self, iteration: int) -> list[Tree]:
-        file = self.files[iteration]
-        try:
-            trees = list(load_trees(file))
-        except UNREADABLE as error:
-            raise UserError(f"{file} holds no trees ({error}); give a file from a run's trees folder.") from error
+        trees = read_trees(self.files[iteration])
         return trees if self.only is None else trees[self.only - 1 : self.only] if self.only > 0 else []
 
     def _credit(self, iteration: int, name: str) -> Credit:
@@ -71,7 +65,7 @@ class Recording:
 
         try:
             return decoder(AutoTokenizer.from_pretrained(folder, local_files_only=True))
-        except (OSError, ValueError, KeyError, TypeError, ImportError):  # the trees can be read without
+        except Exception:  # whatever comes of what is no tokenizer: the trees can be read without
             return None
 
     def index(self) -> dict[str, Any]:
@@ -111,26 +105,15 @@ class Recording:
     def summaries(self, iteration: int, credits: tuple[str, ...]) -> list[dict[str, Any]]:
         """The trees of an iteration, by the first of these credits: the one that filters ask in a tree, too."""
         first = self.credit(iteration, (credits or ("",))[0])
-        with self._showing(iteration):
+        with showing(self.files[iteration]):
             return [summary(tree) for tree in first.trees]
 
     def tree(self, iteration: int, number: int, credits: tuple[str, ...]) -> dict[str, Any]:
         """A tree with credit: that which was written, or that of one or two methods."""
         tree = self.trees(iteration)[number]
         given = [self.credit(iteration, name) for name in credits or ("",)]
-        with self._showing(iteration):
+        with showing(self.files[iteration]):
             return payload(tree, [credit.payload(number) for credit in given], self.decode)
-
-    @contextmanager
-    def _showing(self, iteration: int) -> Iterator[None]:
-        """Say in a sentence that trees which could be read make no sense: a file may come from anywhere."""
-        try:
-            yield
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise UserError(
-                f"{self.files[iteration]} holds trees that can't be shown ({type(error).__name__}: {error}); give a "
-                "file as a run wrote it."
-            ) from error
 
 
 def _iteration(file: Path) -> int:

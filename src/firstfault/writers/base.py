@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from firstfault.errors import UserError
-from firstfault.files import cache_folder, write_whole
+from firstfault.files import cache_folder, saving, write_whole
 from firstfault.text import encodable
 from firstfault.tools.arguments import Schema
 
@@ -68,8 +69,11 @@ class KeptWriter(ABC):
         self.cache = cache or cache_folder() / "completions"
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.cache).close()  # before anything is paid for that could not be kept
         except OSError as error:
-            raise UserError(f"the cache {self.cache} can't be made ({error.strerror}); name another folder.") from error
+            raise UserError(
+                f"the cache {self.cache} can't be written ({error.strerror}); name another folder."
+            ) from error
         self.spent = Spent()
         self._asked: dict[str, asyncio.Task[Message]] = {}
 
@@ -92,12 +96,18 @@ class KeptWriter(ABC):
             return json.loads(known.read_text(encoding="utf-8"))
         if name not in self._asked:  # who asks the same at the same time waits for the one answer
             self._asked[name] = asyncio.ensure_future(self._kept(request, known))
-            self._asked[name].add_done_callback(lambda task: self._asked.pop(name))
+            self._asked[name].add_done_callback(lambda task: self._answered(name))
         return dict(await asyncio.shield(self._asked[name]))
+
+    def _answered(self, name: str) -> None:
+        task = self._asked.pop(name)
+        if not task.cancelled():
+            task.exception()  # who asked may have gone, and asyncio prints failures that nobody has looked at
 
     async def _kept(self, request: dict[str, Any], known: Path) -> Message:
         message = await self.write(request, seed=int(known.stem[:16], 16))
-        write_whole(known, json.dumps(message))
+        with saving(self.cache):
+            write_whole(known, json.dumps(message))
         return message
 
     @abstractmethod
@@ -112,13 +122,25 @@ class KeptWriter(ABC):
 def plain(message: Message) -> Message:
     """What of an assistant's message goes back to a model: its role, content and calls, which all have an id.
 
-    >>> plain({"role": "assistant", "content": "Hi", "tool_calls": [], "refusal": None, "audio": None})
+    Servers are a little off OpenAI's form each in their way; content and arguments are texts from here on.
+
+    >>> plain({"role": "assistant", "content": [{"type": "text", "text": "Hi"}], "tool_calls": [], "refusal": None})
     {'role': 'assistant', 'content': 'Hi'}
+    >>> plain({"tool_calls": [{"function": {"name": "add", "arguments": {"x": 1}}}]})["tool_calls"]
+    [{'id': 'call_0', 'type': 'function', 'function': {'name': 'add', 'arguments': '{"x": 1}'}}]
     """
     calls = [
-        {"id": call.get("id") or f"call_{number}", "type": "function", "function": call["function"]}
+        {"id": encodable(str(call.get("id") or f"call_{number}")), "type": "function", "function": _function(function)}
         for number, call in enumerate(message.get("tool_calls") or ())
-        if "function" in call
+        if (function := call.get("function")) is not None
     ]
-    text = encodable(message.get("content") or "")
-    return {"role": "assistant", "content": text} | ({"tool_calls": calls} if calls else {})
+    content = message.get("content") or ""
+    parts = content if isinstance(content, list) else [content]
+    text = "".join(part if isinstance(part, str) else part.get("text") or "" for part in parts)
+    return {"role": "assistant", "content": encodable(text)} | ({"tool_calls": calls} if calls else {})
+
+
+def _function(function: dict[str, Any]) -> dict[str, str]:
+    name, arguments = function.get("name"), function.get("arguments") or {}
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return {"name": encodable(name) if isinstance(name, str) else "", "arguments": encodable(text)}

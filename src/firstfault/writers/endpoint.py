@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,24 +81,32 @@ class Endpoint(KeptWriter):
                     f"{where} does not answer for model {self.model!r} ({_line(error)}); what came back so far is "
                     "kept, so give the same command again when it does."
                 ) from error
-        if not getattr(answer, "choices", None):
-            raise EndpointError(f"{where} answers with something else than a completion; give the URL of its API.")
+        try:
+            answer = json.loads(answer)
+            [choice, *_] = answer["choices"]
+            message = plain(choice["message"])
+            message |= {"cut": True} if choice.get("finish_reason") == "length" else {}
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise EndpointError(
+                f"{where} answers with something else than a completion; give the URL of its API."
+            ) from error
+        read, written = (_count(answer.get("usage"), name) for name in ("prompt_tokens", "completion_tokens"))
         self.spent.calls += 1
-        [choice, *_] = answer.choices
-        message = plain(choice.message.model_dump(exclude_none=True))
-        if answer.usage is not None:
-            self.spent.prompt_tokens += answer.usage.prompt_tokens
-            self.spent.completion_tokens += answer.usage.completion_tokens
-            message["tokens"] = answer.usage.completion_tokens
-        return message | ({"cut": True} if choice.finish_reason == "length" else {})
+        self.spent.prompt_tokens += read or 0
+        self.spent.completion_tokens += written or 0
+        return message if written is None else message | {"tokens": written}
 
-    async def _ask(self, request: dict[str, Any]) -> Any:
-        """As the server wants it: OpenAI's later models call the limit otherwise, and have one temperature only."""
+    async def _ask(self, request: dict[str, Any]) -> bytes:
+        """As the server wants it: OpenAI's later models call the limit otherwise, and have one temperature only.
+
+        What comes back is read by `write`: the package takes any JSON for a completion, and warns when it is used.
+        """
         import openai
 
         renamed = {self._limit if key == "max_tokens" else key: value for key, value in request.items()}
         try:
-            return await self._client.chat.completions.create(**renamed)
+            answer = await self._client.chat.completions.with_raw_response.create(**renamed)
+            return answer.http_response.content
         except openai.BadRequestError as error:
             if "max_completion_tokens" in str(error) and "max_tokens" in renamed:
                 self._limit = "max_completion_tokens"
@@ -116,6 +125,12 @@ class Endpoint(KeptWriter):
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """A number of tokens, where the server tells it."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def _line(error: Exception) -> str:
