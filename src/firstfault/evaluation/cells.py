@@ -176,9 +176,10 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
     rows, evaluations = folder.read_metrics(), folder.read_evaluation()
     if len(rows) != config.steps or not evaluations or evaluations[-1]["iteration"] != config.steps:
         raise CellError(f"it left {len(rows)} of {config.steps} iterations, or no evaluation after them")
-    changed = [name for name, known in cell.files.items() if files_of(config.model_dump()).get(name) != known]
+    files = files_of(config.model_dump())
+    changed = next((name for name, known in cell.files.items() if files.get(name) != known), None)
     if changed:
-        raise CellError(f"{changed[0]} was changed since the comparison began")
+        raise CellError(f"{changed} was changed since the comparison began")
     spend = Spend.of(rows)
     share, overspent = audit(spend, budget, config.steps, config.batch)
     kept = {

@@ -176,10 +176,8 @@ class Comparison:
                 self._refuse(changed, known[changed], settings[changed])
             elif kept:
                 config = cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"})
-                mine, its = (
-                    flat({**config, "files": cell.files}),
-                    flat({**kept["config"], "files": kept.get("files", {})}),
-                )
+                mine = flat({**config, "files": cell.files})
+                its = flat({**kept["config"], "files": kept.get("files", {})})
                 changed = next((key for key in mine if its.get(key, mine[key]) != mine[key]), None)
                 if changed:
                     self._refuse(changed, its[changed], mine[changed])

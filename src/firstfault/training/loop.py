@@ -120,7 +120,7 @@ class Trainer:
             self.learner.load_state(load_state(start))
         self.engine = TransformersEngine(model, self.tokenizer, **config.engine.model_dump())
         self.agent = build_agent(config.agent, self.engine, self.tokenizer, source, tools)
-        due = min((config.steps - self.iteration) * config.batch, CHECKED)
+        due = min(max(0, config.steps - self.iteration) * config.batch, CHECKED)
         self.agent.check_room([*source.train(config.seed, self.iteration * config.batch, due), *self.held_out])
 
     def train(self) -> None:

@@ -56,8 +56,8 @@ class Figure:
         """The mean over seeds of the mean over families of values [seeds][families], with Student's interval.
 
         Where a value is an array, one number for each problem, the interval also holds that of the bootstrap over
-        seeds and problems: so it leaves out 0 only if both do. `compare` also corrects for the
-        number of comparisons before it says that a method is ahead; this does not.
+        seeds and problems: so it leaves out 0 only if both do. `compare` also corrects for the number of comparisons
+        before it says that a method is ahead; this does not.
 
         >>> str(Figure.over_seeds("two families", [[0.1, 0.3], [0.2, 0.4], [0.1, 0.3]]))
         '0.233 [0.090, 0.377]'
