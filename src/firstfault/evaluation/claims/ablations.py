@@ -10,7 +10,10 @@ PARTS = {  # the labels of what is left without a part
     "lambda_tree=0": "without branch advantages",
     "lambda_tree=1": "without trajectory advantages",
     "clip_low_extra=0": "without localized clipping",
+}
+OTHERWISE = {  # what the paper does not ablate, as far as it was compared
     "choice=random": "without the choice by entropy",
+    "search=posterior": "with another search",
 }
 VARIED = ("lambda_tree=0", "lambda_tree=0.25", "lambda_tree=0.75", "lambda_tree=1",
           "clip_low_extra=0", "clip_low_extra=0.23")  # fmt: skip
@@ -19,12 +22,14 @@ BUDGETS = ("rollouts=8", "rollouts=32")
 
 
 def without_parts(compared: Compared) -> Finding:
-    """ELPO less what is left without each of its parts. The choice by entropy is no part that the paper ablates."""
-    differences = [
-        compared.difference("elpo", method, final, "more" if method != "choice=random" else "", f"{{}} ({words})")
-        for method, words in PARTS.items()
+    """ELPO less what is left without each of its parts; then less what the paper does not ablate."""
+    parts = [compared.difference("elpo", method, final, "more", f"{{}} ({words})") for method, words in PARTS.items()]
+    beside = [
+        compared.difference("elpo", method, final, name=f"{{}} ({words})")
+        for method, words in OTHERWISE.items()
+        if method in compared.methods
     ]
-    return compared.finding("ablations", differences[: len(PARTS) - 1], differences[len(PARTS) - 1 :])
+    return compared.finding("ablations", parts, beside)
 
 
 def other_settings(compared: Compared) -> Finding:
