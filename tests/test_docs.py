@@ -47,19 +47,23 @@ def test_every_recipe_is_valid(recipe, monkeypatch):
 
 @pytest.mark.parametrize("recipe", COMPARISONS)
 def test_every_recipe_of_a_comparison_is_valid(recipe):
-    """What claims are read from has the methods that they need; and recipes may share a folder, but for the budget."""
-    plan, compare = (read_plan(RECIPES[name], {}, {}) for name in (recipe, "compare"))
+    """What claims are read from has the methods that they need."""
+    plan = read_plan(RECIPES[recipe], {}, {})
     assert len(plan.compared(Comparison(plan, Console()).chosen())) == (
         len(plan.methods) * len(plan.families) * plan.config.seeds
     )
-    shared = compare.settings()
-    other = {key for key, value in plan.settings().items() if shared.get(key, value) != value}
-    claims = [claim for claim in READ.values() if claim.recipe == recipe]
-    if any(claim.apart for claim in claims):
+    assert all(set(claim.methods) <= set(plan.methods) for claim in READ.values() if claim.recipe == recipe)
+
+
+@pytest.mark.parametrize("recipe", ["sensitivity", "related", "rollouts"])
+def test_recipes_that_may_share_a_folder_have_the_same_settings(recipe):
+    """The budget of one of them is another."""
+    settings, shared = (read_plan(RECIPES[name], {}, {}).settings() for name in (recipe, "ablations"))
+    other = {key for key, value in settings.items() if shared.get(key, value) != value}
+    if any(claim.apart for claim in READ.values() if claim.recipe == recipe):
         assert all(key == "budget" or ".budget." in key for key in other)
     else:
         assert not other
-    assert all(set(claim.methods) <= set(plan.methods) for claim in claims)
 
 
 def test_the_docs_list_every_claim():
