@@ -114,12 +114,17 @@ class RunBatch:
 def by_run(batch: TermBatch, before: Tensor) -> RunBatch:
     """Add up the terms of each run; `before` [T] are the log-probabilities to compare with.
 
+    Raises:
+        ValueError: if a term is of no one run.
+
     >>> ln = torch.tensor([-1.0, -2.0, -3.0])
     >>> advantages, runs, trees = torch.tensor([[5, 5, 7], [4, 4, 9], [0, 0, 0]])
     >>> batch = TermBatch(ln, ln, advantages.float(), ln, ln, ln, 1.0, runs, trees)
     >>> by_run(batch, 2 * ln)
     RunBatch(logratios=tensor([3., 3.]), advantages=tensor([5., 7.]), trees=tensor([0, 0]))
     """
+    if (batch.runs < 0).any():
+        raise ValueError("a loss over whole runs needs terms that say which run they are of (Term.run)")
     _, run = batch.runs.unique(return_inverse=True)
     number = int(run.max()) + 1
     logratios = (batch.logprobs - before).new_zeros(number).index_add(0, run, batch.logprobs - before)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from firstfault.config import RunConfig, to_toml, validated
+from firstfault.config import RunConfig, to_toml
 from firstfault.errors import UserError
 from firstfault.files import saving, write_whole
 
@@ -75,14 +75,13 @@ class RunFolder:
         with saving(self.path):
             write_whole(self.config, to_toml(config))
 
-    def check_same(self, config: RunConfig) -> None:
+    def check_same(self, config: RunConfig, started: RunConfig) -> None:
         """Refuse to go on with settings under which the run would not have come this far."""
-        # settings that were not there yet when it was started had their defaults
-        started = tomllib.loads(to_toml(validated(RunConfig, self.read_config(), str(self.path))))
+        known = tomllib.loads(to_toml(started))
         for name, value in tomllib.loads(to_toml(config)).items():
-            if name not in CHANGEABLE and value != started.get(name):
+            if name not in CHANGEABLE and value != known.get(name):
                 raise UserError(
-                    f"{self.path} was started with {name} = {started.get(name)}, not {value}; go on with "
+                    f"{self.path} was started with {name} = {known.get(name)}, not {value}; go on with "
                     "--resume and --run-dir alone, or give another --run-dir."
                 )
 

@@ -298,6 +298,7 @@ def test_calls_beyond_the_limit_are_not_made_and_the_agent_reads_so(make_agent):
     calls = [call for step in tree.steps for call in step.calls]
     assert [call.failed for call in calls] == [None, None, None, "no calls left", "no calls left"]
     assert "no tool calls are left" in calls[-1].output and tree.leaves[0].success
+    assert (agent.counts["tool_calls"], agent.counts["tool_failures"]) == (3, 0)
     assert agent.max_calls is None
 
 

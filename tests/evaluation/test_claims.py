@@ -1,5 +1,6 @@
 """Claims: their arithmetic by hand, and measured on a real tiny policy, whose work is kept."""
 
+import asyncio
 import json
 import random
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plans import Plan, Planted
 from rich.console import Console
 from scipy.stats import mannwhitneyu
 
@@ -44,6 +46,24 @@ def test_other_runs_of_the_task_come_first_and_are_not_asked_for_again():
     run = Failure("f", "t", None, ["1" * 4 + "0" * 12, "0" * 16, "0" * 16], ["1" * 4 + "2" * 12, "1" * 16, "2" * 16])
     verdict = search_again(Posterior(2), run.shuffled(0), 0, others=16)
     assert verdict.step == 2 and verdict.probability > 0.8 and verdict.probes == []
+
+
+class Lossy(Planted):
+    """Can't bring back the state of its tools after step 2."""
+
+    async def _complete_all(self, nodes, first):
+        return [leaf for leaf in await super()._complete_all(nodes, first) if leaf.anchor.depth != 2]
+
+
+@pytest.mark.parametrize(("rollouts", "known"), [(Planted, ["0000", "1111", "0000", "0000", "0000"]), (Lossy, None)])
+def test_a_run_with_a_step_that_can_not_be_gone_back_to_is_not_measured(rollouts, known):
+    async def measured():
+        planted = rollouts(Tree(Task("q", "a"), prompt=[1]), 10**9, [Plan(fault=2)])
+        [failed] = await planted.sample(1)
+        return await failures.recoveries(planted, failed, 4)
+
+    outcomes = asyncio.run(measured())
+    assert (outcomes and outcomes[0]) == known
 
 
 def test_a_run_without_a_lost_prefix_has_no_step():

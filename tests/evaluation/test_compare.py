@@ -187,8 +187,10 @@ def test_who_ends_a_comparison_ends_its_runs(compare, monkeypatch):
 
 
 def test_a_killed_run_goes_on_to_the_same_end(compare, results, tmp_path, monkeypatch):
-    """A run whose process is killed on the way is reported, and the next command brings it to the same end."""
-    small = [*SMALL, "--seeds", "1", "--steps", "6", "--checkpoint-every", "1"]
+    """A run whose process is killed on the way is reported, and the next command brings it to the same end, be the
+    folder elsewhere by then."""
+    small = [*SMALL, "--seeds", "1", "--steps", "6", "--checkpoint-every", "1", "--model", "tiny",
+             "--cold-start.steps", "2"]  # fmt: skip
     assert compare("grpo,rloo", *small) == 0
     whole = {run["method"]: (run["after"], run["spend"]["generated_tokens"]) for run in results()["runs"]}
     cell = tmp_path / "out" / "cells" / "parity" / "rloo" / "lr-1" / "seed-0"
@@ -204,7 +206,9 @@ def test_a_killed_run_goes_on_to_the_same_end(compare, results, tmp_path, monkey
     assert results()["failures"].keys() == {"rloo on parity, seed 0"} and len(results()["runs"]) == 1
     assert results()["failures"]["rloo on parity, seed 0"].startswith("signal 9")
     monkeypatch.undo()
-    assert compare("grpo,rloo", *small) == 0
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert compare("grpo,rloo", *small, "--out", str(tmp_path / "moved")) == 0
+    (tmp_path / "moved").rename(tmp_path / "out")
     assert {run["method"]: (run["after"], run["spend"]["generated_tokens"]) for run in results()["runs"]} == whole
 
 
@@ -256,13 +260,13 @@ def test_a_file_that_changes_while_a_comparison_runs_makes_no_result(compare, re
 
 
 def test_a_method_that_failed_can_be_mended(compare, results, own, tmp_path, capsys):
-    small, both = [*SMALL, "--seeds", "1"], f"grpo,mine={own}:Idle"
+    small, both = [*SMALL, "--seeds", "1"], f"grpo,grpo.mine={own}:Idle"
     own.write_text(METHODS.replace("[0.0 for _ in tree.leaves]", "tree.nothing"))
     assert compare(both, *small) == 2
     assert "1 runs failed" in capsys.readouterr().err and len(results()["runs"]) == 1
     [why] = results()["failures"].values()
     assert "no attribute 'nothing'" in why and why.endswith("log.txt)")
-    [left] = (tmp_path / "out").glob("cells/parity/mine/*/*/failed.txt")  # for commands that come later
+    [left] = (tmp_path / "out").glob("cells/parity/grpo.mine/*/*/failed.txt")  # for commands that come later
     assert left.read_text() == why
     own.write_text(METHODS)
     assert compare(both, *small) == 0 and len(results()["runs"]) == 2

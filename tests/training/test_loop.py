@@ -120,6 +120,16 @@ def test_other_tasks_have_another_folder(cache):
     assert cold_start(Arithmetic(operations_max=4), config) != cold_start(Arithmetic(operations_max=5), config)
 
 
+def test_another_number_of_threads_has_another_folder(cache):
+    config, threads = ColdStartConfig(steps=2, batch=2, width=32, layers=1), torch.get_num_threads()
+    folder = cold_start(Arithmetic(operations_max=4), config)
+    try:
+        torch.set_num_threads(threads + 1)
+        assert cold_start(Arithmetic(operations_max=4), config) != folder
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_cold_start_leaves_nothing_half_done(tiny_policy):
     assert not list(tiny_policy.parent.glob("*.part"))
 
@@ -240,6 +250,15 @@ def test_a_task_without_room_shows_before_the_run_begins(tiny_policy, tmp_path, 
     assert main(["train", *of, *limits, "--steps", "12", "--run-dir", str(tmp_path / "run")]) == 2
     assert "mine.jsonl, line 10 has" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(train):
+    config = RunFolder(train("run", "--steps", "1")).config
+    lines = config.read_text().splitlines()
+    older = [line for line in lines if not line.startswith(("lambda_tree", "recoverable"))]
+    assert len(older) == len(lines) - 2
+    config.write_text("\n".join(older))
+    assert len(rows(train("run", "--steps", "2", "--resume"))) == 2
 
 
 def test_newest_checkpoint_has_the_largest_number(tmp_path):

@@ -102,12 +102,13 @@ class Agent:
         elif step.depth == self.max_steps:
             step.end = "max_steps"
         else:
-            made = sum(len(earlier.calls) for earlier in node.path)
-            for call in message.calls:
-                left = self.max_calls is None or made + len(step.calls) < self.max_calls
-                step.calls.append(await make_call(call, session) if left else _refused(call))
-            self.counts["tool_calls"] += len(step.calls)
-            self.counts["tool_failures"] += sum(call.failed is not None for call in step.calls)
+            left = len(message.calls)
+            if self.max_calls is not None:
+                left = max(0, self.max_calls - sum(len(earlier.calls) for earlier in node.path))
+            made = [await make_call(call, session) for call in message.calls[:left]]
+            step.calls = made + [_refused(call) for call in message.calls[left:]]
+            self.counts["tool_calls"] += len(made)
+            self.counts["tool_failures"] += sum(call.failed is not None for call in made)
             observation = self.chat.observe(done.tokens, [(call.name, call.output) for call in step.calls])
             if len(observation) + len(done.tokens) >= room:
                 step.end = "context"

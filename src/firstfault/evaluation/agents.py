@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import torch
 from accelerate import PartialState
 from rich.console import Console
 
@@ -18,7 +17,7 @@ from firstfault.policy import load_policy, version
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import ReplayError, Session, Tool
 from firstfault.tools.base import describe
-from firstfault.training.build import build_agent, build_session, complete_tasks, uses_cpu
+from firstfault.training.build import build_agent, build_session, complete_tasks, use_threads, uses_cpu
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Node, Task, Tree
 from firstfault.writers.base import Message, Refused, Writer
@@ -58,8 +57,7 @@ def local_agent(config: RunConfig, source: TaskSource, tools: Sequence[Tool], co
     Raises:
         UserError: if any of them can't be had.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    use_threads(config)
     start = start_model(config, source, console, tools)
     model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
     engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())

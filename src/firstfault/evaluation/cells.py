@@ -21,7 +21,7 @@ from firstfault.errors import UserError
 from firstfault.evaluation.plan import Budget, Cell, files_of
 from firstfault.files import saving, whole, write_whole
 from firstfault.run_folder import RunFolder
-from firstfault.training.build import build_method, build_tasks, run_tools
+from firstfault.training.build import build_method, build_tasks, run_tools, use_threads
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 
@@ -40,13 +40,17 @@ class CellError(Exception):
 def train_cell(cell: Cell) -> None:
     """Train to the end, from the newest checkpoint if there is one."""
     config = cell.config
-    if config.model == "tiny":
-        config = config.model_copy(update={"model": str(cell.start)})
-    console = Console(file=sys.stderr, width=120)
     folder = RunFolder(cell.folder)
     if not folder.checkpoints():  # a finished run whose result was removed, for it to be made again
         folder.rewind(0)
-    Trainer(config, build_tasks(config.tasks), build_method(config.method), resume=True, console=console).train()
+    Trainer(
+        config,
+        build_tasks(config.tasks),
+        build_method(config.method),
+        start=cell.start if config.model == "tiny" else None,
+        resume=True,
+        console=Console(file=sys.stderr, width=120),
+    ).train()
 
 
 def teach(asked: tuple[RunConfig, Path]) -> None:
@@ -57,6 +61,7 @@ def teach(asked: tuple[RunConfig, Path]) -> None:
     config, start = asked
     if start.exists():
         return
+    use_threads(config)
     source = build_tasks(config.tasks)
     taught = start_model(config, source, Console(file=sys.stderr, width=120), run_tools(config, source))
     with saving(start), whole(start) as partial:

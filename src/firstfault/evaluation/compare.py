@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -164,29 +164,32 @@ class Comparison:
         out = self.plan.config.out
         settings = json.loads(json.dumps(self.plan.settings()))
         known = self._known(out / "settings.json")
-        others = {key for key in settings if known.get(key, settings[key]) != settings[key]}
-        for key in sorted(others):
-            if not key.startswith(("methods.", "families.")):
-                self._refuse(key, known[key], settings[key])
+        if change := _change(known, {name: settings[name] for name in ("budget", "lr_grid", "tune_seeds")}):
+            self._refuse(*change)
+        families, methods = (
+            {
+                label: _change(known.get(kind, {}).get(label, {}), table, f"{kind}.{label}.")
+                for label, table in settings[kind].items()
+            }
+            for kind in ("families", "methods")
+        )
         for cell in (*self.plan.tuning(), *self.plan.compared(self.chosen())):
-            of_method, of_family = f"methods.{cell.method}.", f"families.{cell.family}."
-            changed = next((key for key in sorted(others) if key.startswith((of_method, of_family))), None)
+            change = families[cell.family] or methods[cell.method]
             kept = result(cell)
-            if kept and changed:
-                self._refuse(changed, known[changed], settings[changed])
-            elif kept:
+            if kept:
                 config = cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"})
                 mine = flat({**config, "files": cell.files})
                 its = flat({**kept["config"], "files": kept.get("files", {})})
-                changed = next((key for key in mine if its.get(key, mine[key]) != mine[key]), None)
-                if changed:
-                    self._refuse(changed, its[changed], mine[changed])
-            elif changed:
+                if change := change or _change(its, mine):
+                    self._refuse(*change)
+            elif change:
                 shutil.rmtree(cell.folder, ignore_errors=True)
-                if any(key.startswith(of_family) for key in others):
+                if families[cell.family]:
                     shutil.rmtree(cell.start, ignore_errors=True)
+        for kind in ("families", "methods"):
+            settings[kind] = known.get(kind, {}) | settings[kind]
         with saving(out):
-            write_whole(out / "settings.json", json.dumps(known | settings, indent=1))
+            write_whole(out / "settings.json", json.dumps(settings, indent=1))
 
     def _refuse(self, key: str, known: Any, wanted: Any) -> None:
         what = f"{key} = {known}, not {wanted}"
@@ -206,6 +209,12 @@ class Comparison:
                 f"{file} can't be read ({error}); remove it if the runs beside it are to be kept."
             ) from error
         return known if isinstance(known, dict) else {}
+
+
+def _change(known: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first setting that is known and not what is wanted: its name, what is known, what is wanted."""
+    changed = (key for key in wanted if known.get(key, wanted[key]) != wanted[key])
+    return next(((prefix + key, known[key], wanted[key]) for key in changed), None)
 
 
 def _cold_start(family: str) -> str:

@@ -93,22 +93,31 @@ def search_again(search: Search, completions: Sequence[Sequence[Completion]], bu
 
 
 async def measure(agent: Agent, source: TaskSource, family: str, task: Task, key: tuple[int, ...]) -> Failure | None:
-    """A run of a task, and completions after each of its steps; None if it did not fail, or called no tool."""
+    """A run of a task, and completions after each of its steps.
+
+    None if it did not fail, or called no tool, or if the state of its tools could not be brought back.
+    """
     tree = agent.tree(task, key)
     async with agent.rollouts(tree, 10**9) as rollouts:
         leaves = await rollouts.sample(1)
         if not leaves or leaves[0].success or leaves[0].depth < 2:
             return None
         [failed] = leaves
-        recovered, agreed = await recoveries(rollouts, failed, COMPLETIONS)
+        if (outcomes := await recoveries(rollouts, failed, COMPLETIONS)) is None:
+            return None
         entropies = [[round(h, 3) for h in step.entropies] for step in failed.steps]
-        return Failure(family, task.id, source.first_wrong_step(task, failed), recovered, agreed, entropies)
+        return Failure(family, task.id, source.first_wrong_step(task, failed), *outcomes, entropies)
 
 
-async def recoveries(rollouts: Rollouts, failed: Node, completions: int) -> tuple[list[str], list[str]]:
-    """Outcomes of completions after 0, 1, .. K steps of a failed run, and up to where they agree with it."""
+async def recoveries(rollouts: Rollouts, failed: Node, completions: int) -> tuple[list[str], list[str]] | None:
+    """Outcomes of completions after 0, 1, .. K steps of a failed run, and up to where they agree with it.
+
+    None if a step has none left: they were discarded where the state of the tools could not be brought back.
+    """
     prefixes = failed.path[:-1]
     ends = await rollouts.continue_all([node for node in prefixes for _ in range(completions)])
     after = [[leaf for leaf in ends if leaf.anchor is node] for node in prefixes]
+    if not all(after):
+        return None
     recovered = ["".join(str(int(leaf.success)) for leaf in leaves) for leaves in after]
     return recovered, ["".join(DIGITS[agreement(failed, leaf)] for leaf in leaves) for leaves in after]

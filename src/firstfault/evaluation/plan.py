@@ -154,7 +154,8 @@ class Plan:
 
     Args:
         config: the settings of the comparison.
-        shared: settings of all runs; `families` holds what differs by label of the family.
+        shared: the settings of all runs.
+        recipe: may have tables `families` and `methods`, by label: what differs by family, and methods with options.
 
     Raises:
         UserError: if anything can't be had, before any run starts.
@@ -177,7 +178,8 @@ class Plan:
 
     def _family(self, label: str, shared: Mapping[str, Any], table: Mapping[str, Any]) -> RunConfig:
         config = family_config(label, shared, table)
-        parts = -(-config.batch // config.learner.mini_batch)  # the same number of updates for all methods
+        # the same number of updates for all methods
+        parts = config.learner.parts or -(-config.batch // config.learner.mini_batch)
         bound = {} if self.budget.kind == "rollouts" else {self.budget.kind: self.budget.amount}
         return validated(
             RunConfig,
@@ -240,21 +242,26 @@ class Plan:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """What must stay the same in a folder: others would not be comparable with what is there."""
-        settings: dict[str, Any] = {
-            "budget": self.config.budget,
-            "lr_grid": self.config.lr_grid,
-            "tune_seeds": self.config.tune_seeds,
-        }
+        """What must stay the same in a folder: others would not be comparable with what is there.
+
+        Those of families and methods stand under their labels, with dots between the keys.
+        """
+        families, methods = {}, {}
         for label, family in self.families.items():
             values = family.model_dump(mode="json", exclude={"run_dir", "seed", "method", "threads", "device", "tasks"})
             tasks = {"name": family.tasks["name"], **build_tasks(family.tasks).model_dump(mode="json")}
             values |= {"tasks": tasks}
-            settings |= flat({**values, "files": files_of(values)}, f"families.{label}.")
+            families[label] = flat({**values, "files": files_of(values)})
         for label, table in self.methods.items():
             options = {"name": table["name"], **build_method(table).model_dump(mode="json")}
-            settings |= flat({**options, "files": files_of(options)}, f"methods.{label}.")
-        return settings
+            methods[label] = flat({**options, "files": files_of(options)})
+        return {
+            "budget": self.config.budget,
+            "lr_grid": self.config.lr_grid,
+            "tune_seeds": self.config.tune_seeds,
+            "families": families,
+            "methods": methods,
+        }
 
 
 def family_config(label: str, shared: Mapping[str, Any], table: Mapping[str, Any]) -> RunConfig:

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from firstfault import __version__
+from firstfault.evaluation.plan import flat
 from firstfault.evaluation.results import AXES
 from firstfault.files import saving, write_whole
 from firstfault.report.curves import Band, bands
@@ -61,7 +62,7 @@ def write_comparison(results: Results, out: Path) -> Path:
             remarks=REMARKS,
             curves=_curves(results),
             tables=tables,
-            settings="\n".join(f"{key} = {json.dumps(value)}" for key, value in results["settings"].items()),
+            settings="\n".join(f"{key} = {json.dumps(value)}" for key, value in flat(results["settings"]).items()),
             version=__version__,
         )
     )

@@ -79,11 +79,23 @@ def complete_tasks(table: Mapping[str, Any], source: TaskSource) -> dict[str, An
     return {"name": table["name"], **source.model_dump(mode="json", exclude_none=True)}
 
 
+def complete(config: RunConfig, source: TaskSource, method: Method) -> RunConfig:
+    """`config`, which `source` and `method` were built from, with all their options."""
+    options = {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)}
+    return config.model_copy(update={"tasks": complete_tasks(config.tasks, source), "method": options})
+
+
 def uses_cpu(config: RunConfig) -> bool:
     """Whether a run computes on the CPU: where it must, and where there is no CUDA GPU (others lack float64)."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device = cuda, but this torch finds no CUDA GPU; install one that does, or set device = cpu.")
     return config.device == "cpu" or not torch.cuda.is_available()
+
+
+def use_threads(config: RunConfig) -> None:
+    """Compute in as many threads as `config` says, of which the last bits depend; 0 leaves it to torch."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
 
 
 def run_tools(config: RunConfig, source: TaskSource) -> list[Tool]:

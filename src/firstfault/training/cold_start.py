@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from firstfault import __version__
@@ -46,7 +47,8 @@ def cold_start(
     It is told of `tools`, by default those of the tasks.
 
     The cache is `$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; the folder's name is a hash of the recipe: the
-    settings, a sample of the demonstrations, and what the policy is told of its tools.
+    settings, a sample of the demonstrations, what the policy is told of its tools, and what the last bits depend on,
+    the version of torch and the number of its threads.
     """
     try:
         sample = [[task.question, *(asdict(turn) for turn in source.demonstrate(task))]
@@ -59,6 +61,8 @@ def cold_start(
     schemas = Session(source.tools() if tools is None else tools).schemas
     recipe = [
         __version__,
+        torch.__version__,
+        torch.get_num_threads(),
         source.model_dump(mode="json"),
         config.model_dump(),
         source.system,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +21,7 @@ from torch import Tensor
 from firstfault.agent.base import Rollouts
 from firstfault.agent.batch import Batch, Tasks
 from firstfault.agent.rollouts import Agent
-from firstfault.config import RunConfig
+from firstfault.config import RunConfig, validated
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.files import alone, saving
@@ -30,7 +31,7 @@ from firstfault.progress import progress
 from firstfault.run_folder import RunFolder
 from firstfault.tasks.base import TaskSource
 from firstfault.training.budget import tasks_due
-from firstfault.training.build import build_agent, complete_tasks, run_tools, uses_cpu
+from firstfault.training.build import build_agent, build_method, build_tasks, complete, run_tools, use_threads, uses_cpu
 from firstfault.training.checkpoint import load_state, save_checkpoint
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner, holding
@@ -67,6 +68,7 @@ class Trainer:
     Args:
         config: all settings; written to the folder when training begins.
         source, method: as `config` names them, see `build`.
+        start: the folder of the policy to start from, where that is not what `config.model` names.
         resume: go on from the newest checkpoint of the folder, if it has one.
 
     Raises:
@@ -79,6 +81,7 @@ class Trainer:
         source: TaskSource,
         method: Method,
         *,
+        start: Path | None = None,
         resume: bool = False,
         console: Console | None = None,
     ):
@@ -87,8 +90,7 @@ class Trainer:
         self.folder = RunFolder(config.run_dir)
         if self.folder.is_used and not resume:
             raise UserError(f"{config.run_dir} holds a run already; go on with --resume, or give another --run-dir.")
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        use_threads(config)
         tracker = None if config.tracker == "none" else config.tracker
         if tracker and importlib.util.find_spec(tracker) is None:  # accelerate would go on without it
             raise UserError(f"the tracker {tracker} is not installed; pip install 'firstfault[{tracker}]'.")
@@ -97,17 +99,15 @@ class Trainer:
         source.train(config.seed, 0, config.batch)
         self.held_out = held_out(source, config.evaluation)
         tools = run_tools(config, source)
-        complete = {
-            "tasks": complete_tasks(config.tasks, source),
-            "method": {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)},
-        }
-        config = self.config = config.model_copy(update=complete)
+        config = self.config = complete(config, source, method)
         checkpoint = self.folder.last_checkpoint() if resume else None
         if checkpoint:
-            self.folder.check_same(config)
+            # settings that were not there yet when it was started had their defaults
+            started = validated(RunConfig, self.folder.read_config(), str(self.folder.config))
+            self.folder.check_same(config, complete(started, build_tasks(started.tasks), build_method(started.method)))
         elif self.folder.has_iterations:
             raise UserError(f"{config.run_dir} holds a run without a checkpoint to go on from; give another --run-dir.")
-        self.iteration, start = checkpoint or (0, start_model(config, source, self.console, tools))
+        self.iteration, start = checkpoint or (0, start or start_model(config, source, self.console, tools))
         model, self.tokenizer = load_policy(str(start), self.accelerator.device)
         self.learner = Learner(
             model,
@@ -136,6 +136,8 @@ class Trainer:
                 self.accelerator.end_training()
 
         with alone(self.folder.path):
+            if (self.folder.last_checkpoint() or (0,))[0] != self.iteration:
+                raise UserError(f"another command trained in {self.folder.path} meanwhile; give this one again.")
             self.folder.write_config(self.config)
             self.folder.rewind(self.iteration)
             asyncio.run(run())

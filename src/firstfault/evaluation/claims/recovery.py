@@ -18,7 +18,9 @@ TRIES = 16  # whole runs that must all fail; tries to find another action; compl
 
 
 async def measure(subject: Subject) -> Row | None:
-    """One task that fails 16 of 16: what editing one step of its first run does. None if it is not such a task.
+    """One task that fails 16 of 16: what editing one step of its first run does.
+
+    None if it is not such a task, or if the state of its tools could not be brought back.
 
     An edit is what the policy itself does otherwise in the place of that step: the first of 16 actions that makes
     other calls. It recovers if any of 16 completions after it succeeds.
@@ -32,7 +34,9 @@ async def measure(subject: Subject) -> Row | None:
         failed = leaves[0]
         steps = failed.depth - 1
         wrong = source.first_wrong_step(task, failed)
-        failure = Failure(family, task.id, wrong, *await recoveries(rollouts, failed, COMPLETIONS))
+        if (outcomes := await recoveries(rollouts, failed, COMPLETIONS)) is None:
+            return None
+        failure = Failure(family, task.id, wrong, *outcomes)
         first = failure.step if failure.step <= steps else None
         edited = {"random": Random(f"{key} edit").randint(1, steps), "first wrong": wrong}
         for number, name in enumerate(("1st", "2nd", "3rd")):
