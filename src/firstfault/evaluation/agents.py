@@ -13,6 +13,7 @@ from firstfault.agent.rollouts import Agent, side_by_side
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
+from firstfault.evaluation.plan import files_of
 from firstfault.policy import load_policy, version
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import ReplayError, Session, Tool
@@ -66,11 +67,15 @@ def local_agent(config: RunConfig, source: TaskSource, tools: Sequence[Tool], co
 
 def local_settings(config: RunConfig, source: TaskSource) -> dict[str, Any]:
     """The settings that the runs of a local agent follow from."""
+    tasks = complete_tasks(config.tasks, source)
+    own = config.model_dump(mode="json", include={"functions", "mcp", "search", "agent"})
+    taught = {"cold_start": config.cold_start.model_dump(mode="json")} if config.model == "tiny" else {}
     return {
         "model": version(config.model),
-        "tasks": complete_tasks(config.tasks, source),
-        **config.model_dump(mode="json", include={"functions", "mcp", "search", "agent"}),
-        **({"cold_start": config.cold_start.model_dump(mode="json")} if config.model == "tiny" else {}),
+        "tasks": tasks,
+        **own,
+        **taught,
+        "files": files_of({"tasks": tasks, **own}),
     }
 
 

@@ -360,10 +360,11 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of the files that settings name: code of methods, tasks and tools, rows, corpora."""
+    """The hashes of the files that settings name: code of methods, tasks and tools, rows, corpora, weights."""
     values = [text for value in flat(settings).values() for text in (value if isinstance(value, list) else [value])]
     names = [text.rpartition(":")[0] if ".py:" in text else text for text in values if isinstance(text, str)]
-    return {name: _hash(name, os.stat(name).st_mtime_ns) for name in names if os.path.isfile(name)}
+    weights = [str(file) for name in names if os.path.isdir(name) for file in sorted(Path(name).glob("*.safetensors"))]
+    return {name: _hash(name, os.stat(name).st_mtime_ns) for name in [*names, *weights] if os.path.isfile(name)}
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from firstfault.evaluation.claims.finding import Figure, Finding
 from firstfault.evaluation.claims.measured import Measured, Measurement, Row, Subject
 from firstfault.evaluation.plan import slug
 from firstfault.evaluation.rows import RowsFile
-from firstfault.files import saving, write_whole
+from firstfault.files import alone, saving, write_whole
 from firstfault.progress import progress
 from firstfault.tasks import TaskSource
 from firstfault.training.build import build_tasks, run_tools
@@ -71,24 +71,24 @@ def command(
             "lacks is said, or give --config for those that are measured."
         )
     findings: list[Finding] = []
-    known = {(finding.claim, finding.family): finding for finding in _known(settings.out / "claims.json")}
+    with alone(settings.out):
+        for family, config in families.items():
+            for name in measured:
+                findings.append(_check(name, family, config, settings, console))
+                _report(findings[-1:], settings.out, console)
+        _report(read, settings.out, console)
+    return findings + read
 
-    def found(more: Sequence[Finding]) -> None:
-        findings.extend(more)
-        for finding in more:
-            console.print(table(finding))
-            known[finding.claim, finding.family] = finding
-        with saving(settings.out):
-            told = json.dumps([asdict(finding) for finding in known.values()], indent=1) + "\n"
-            write_whole(settings.out / "claims.json", told)
-            lines = [line for finding in known.values() for line in markdown(finding)]
-            write_whole(settings.out / "claims.md", "\n".join(lines))
 
-    for family, config in families.items() if measured else ():
-        for name in measured:
-            found([_check(name, family, config, settings, console)])
-    found(read)
-    return findings
+def _report(findings: Sequence[Finding], out: Path, console: Console) -> None:
+    """Print findings, and put them in the place of those of the same claims and families in the report."""
+    known = {(finding.claim, finding.family): finding for finding in _known(out / "claims.json")}
+    for finding in findings:
+        console.print(table(finding))
+        known[finding.claim, finding.family] = finding
+    with saving(out):
+        write_whole(out / "claims.json", json.dumps([asdict(finding) for finding in known.values()], indent=1) + "\n")
+        write_whole(out / "claims.md", "\n".join(line for finding in known.values() for line in markdown(finding)))
 
 
 def _known(file: Path) -> list[Finding]:
