@@ -52,16 +52,16 @@ def logistic(x: float) -> float:
     return (1 + math.tanh(x / 2)) / 2
 
 
-def centre(values: Sequence[float], scale: Scale) -> list[float]:
-    """`normalize`, or with scale "none" the distances from the mean.
+def group_advantages(rewards: Sequence[float], scale: Scale) -> list[float]:
+    """Those of a group of runs: `normalize`, or with scale "none" the distances from the mean.
 
-    >>> centre([1.0, 0.0], "none")
+    >>> group_advantages([1.0, 0.0], "none")
     [0.5, -0.5]
     """
     if scale == "std":
-        return normalize(values)
-    center = mean(values)
-    return [x - center for x in values]
+        return normalize(rewards)
+    center = mean(rewards)
+    return [reward - center for reward in rewards]
 
 
 def run_weight(leaf: Node, aggregation: Aggregation) -> float:

@@ -18,7 +18,8 @@ class CoRPO(Clipped):
     R_min is the reward of a minimally correct answer. In a group that does worse, whatever is not correct is pushed
     down, however much better than its siblings; above it, this is GRPO centred by the mean.
 
-    Source: CoRPO, arXiv 2511.04439 (v1). Ours: R_min is midway between failure and success. One success in four:
+    Source: CoRPO, arXiv 2511.04439 (v1). Ours: R_min is midway between the judge's 0 and 1, which other rewards may
+    not have. One success in four:
 
     >>> from firstfault.tree import independent_runs
     >>> tree = independent_runs(1, 0.25, 0, 0)

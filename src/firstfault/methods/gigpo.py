@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.credit import Scale, centre
+from firstfault.credit import Scale, group_advantages
 from firstfault.methods.base import Clipped
 from firstfault.tree import Node, Tree
 
@@ -44,7 +44,7 @@ class GiGPO(Clipped):
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
             leaves = tree.leaves
-            episode = centre([leaf.reward for leaf in leaves], self.scale)
+            episode = group_advantages([leaf.reward for leaf in leaves], self.scale)
             clusters: dict[Hashable, list[tuple[Node, Node]]] = defaultdict(list)  # of steps of runs
             for leaf in leaves:
                 for step in leaf.steps:
@@ -52,7 +52,7 @@ class GiGPO(Clipped):
             relative: dict[tuple[Node, Node], float] = {}
             for cluster in clusters.values():
                 returns = [self.gamma ** (leaf.depth - step.depth) * leaf.reward for leaf, step in cluster]
-                relative.update(zip(cluster, centre(returns, self.scale), strict=True))
+                relative.update(zip(cluster, group_advantages(returns, self.scale), strict=True))
             for leaf, score in zip(leaves, episode, strict=True):
                 self.credit_run(leaf, [score + self.omega * relative[leaf, step] for step in leaf.steps])
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from firstfault.credit import Scale, centre
+from firstfault.credit import Scale, group_advantages
 from firstfault.methods.base import Clipped
 from firstfault.tree import Tree
 
@@ -27,8 +27,8 @@ class GRPO(Clipped):
 
     paper: ClassVar[str] = "DeepSeekMath, arXiv 2402.03300"
 
-    scale: Scale = Field("std", description="none: no division by the standard deviation (Dr. GRPO)")
+    scale: Scale = Field("std", description="none: not divided by the standard deviation (Dr. GRPO, by token)")
 
     def credit(self, trees: Sequence[Tree]) -> None:
         for tree in trees:
-            self.credit_runs(tree, centre([leaf.reward for leaf in tree.leaves], self.scale))
+            self.credit_runs(tree, group_advantages([leaf.reward for leaf in tree.leaves], self.scale))

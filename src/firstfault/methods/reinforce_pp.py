@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from firstfault.credit import centre, normalize_together
+from firstfault.credit import group_advantages, normalize_together
 from firstfault.methods.base import Clipped
 from firstfault.tree import Tree
 
@@ -37,6 +37,6 @@ class ReinforcePP(Clipped):
     def credit(self, trees: Sequence[Tree]) -> None:
         rewards, center = [[leaf.reward for leaf in tree.leaves] for tree in trees], None
         if self.baseline == "group":  # their mean is then 0, which a rounded sum would miss
-            rewards, center = [centre(group, "none") for group in rewards], 0.0
+            rewards, center = [group_advantages(group, "none") for group in rewards], 0.0
         for tree, advantages in zip(trees, normalize_together(rewards, center=center), strict=True):
             self.credit_runs(tree, advantages)
