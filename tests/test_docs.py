@@ -9,7 +9,7 @@ from rich.console import Console
 from firstfault.config import RunConfig, read_recipe, validated
 from firstfault.evaluation.claims import CLAIMS, READ
 from firstfault.evaluation.compare import Comparison
-from firstfault.evaluation.plan import read_plan
+from firstfault.evaluation.plan import flat, read_plan
 from firstfault.evaluation.summary import FIGURES
 from firstfault.methods import METHODS
 from firstfault.report.metrics import METRICS
@@ -58,7 +58,7 @@ def test_every_recipe_of_a_comparison_is_valid(recipe):
 @pytest.mark.parametrize("recipe", ["sensitivity", "related", "rollouts"])
 def test_recipes_that_may_share_a_folder_have_the_same_settings(recipe):
     """The budget of one of them is another."""
-    settings, shared = (read_plan(RECIPES[name], {}, {}).settings() for name in (recipe, "ablations"))
+    settings, shared = (flat(read_plan(RECIPES[name], {}, {}).settings()) for name in (recipe, "ablations"))
     other = {key for key, value in settings.items() if shared.get(key, value) != value}
     if any(claim.apart for claim in READ.values() if claim.recipe == recipe):
         assert all(key == "budget" or ".budget." in key for key in other)
