@@ -62,7 +62,7 @@ def _dashed(argument: str) -> str:
 
 def train(parsed: argparse.Namespace) -> None:
     from firstfault.report import write_report
-    from firstfault.report.terminal import run_table
+    from firstfault.report.terminal import achieved
     from firstfault.training.build import build_method, build_tasks
     from firstfault.training.loop import Trainer
 
@@ -72,7 +72,7 @@ def train(parsed: argparse.Namespace) -> None:
         config, build_tasks(config.tasks), build_method(config.method), resume=parsed.resume, console=console
     )
     trainer.train()
-    Console().print(run_table(trainer.folder))
+    Console().print(achieved(trainer.folder))
     if trainer.folder.read_metrics():
         print(f"report: {write_report(config.run_dir)}")
 
@@ -206,8 +206,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = next((word for word in message.split() if word.startswith("--")), "") if "unrecog" in message else ""
         known = [flag for action in self._actions for flag in action.option_strings]
         near = difflib.get_close_matches(unknown, known, n=1)
-        hint = f"did you mean {near[0]}" if near else f"{self.prog} --help shows what there is"
-        raise UserError(f"{message}; {hint}.")
+        hint = f"did you mean {near[0]}?" if near else f"{self.prog} --help shows what there is."
+        raise UserError(f"{message}; {hint}")
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -281,7 +281,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     reporting.add_argument("run_dir", type=Path)
     showing = verb(show, "show", "print rollout trees in the terminal", "TREES [--first N | --tree N]")
     showing.add_argument("trees", type=Path, help="a file such as runs/x/trees/step-0001.jsonl.gz")
-    showing.add_argument("--first", type=int, default=4, help="how many trees")
+    showing.add_argument("--first", type=int, default=4, metavar="N", help="how many trees (default: 4)")
     showing.add_argument("--tree", type=int, default=None, metavar="N", help="only the Nth")
     locating = verb(
         locate,

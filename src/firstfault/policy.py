@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -35,6 +36,7 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
 
 
 def version(name: str) -> str:
-    """A model's name, and of a folder also the time and size of its weights: what changes when they do."""
-    files = sorted(Path(name).glob("*.safetensors"))
-    return " ".join([name, *(f"{file.stat().st_mtime_ns}-{file.stat().st_size}" for file in files)])
+    """A model's name, and of a folder also what tells its weights from others: their times and sizes, as a hash."""
+    stats = [file.stat() for file in sorted(Path(name).glob("*.safetensors"))]
+    told = hashlib.sha256(str([(stat.st_mtime_ns, stat.st_size) for stat in stats]).encode()).hexdigest()[:8]
+    return f"{name} (weights {told})" if stats else name

@@ -17,6 +17,8 @@ from rich.text import Text
 
 from firstfault.errors import require
 
+LONG = 1e9  # seconds over which the speed of what takes minutes a piece is measured
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Row) -> Text:

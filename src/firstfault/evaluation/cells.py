@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from firstfault.training.build import build_method, build_tasks, run_tools, use_
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 
+INTERRUPTED = 130  # the exit code of a run that was
 FAILED = "failed.txt"  # in the folder of a run: what went wrong
 TOLERANCE = 1.1  # what an iteration takes is known after it only, so budgets of tokens and calls can't be kept exactly
 
@@ -75,15 +77,23 @@ def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started
 
     Raises:
         CellError: if it fails.
+        KeyboardInterrupt: if it was interrupted.
     """
     log = folder / "log.txt"
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(log, "")
     process = PROCESSES.Process(target=_child, args=(work, argument, folder, os.getcwd(), dict(os.environ)))
-    process.start()
+    # a first one starts the server: it is not to be interrupted while it imports, in sight of who interrupts
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     started(process)
     process.join()
+    if process.exitcode == INTERRUPTED:
+        raise KeyboardInterrupt
     if process.exitcode:
         lines = log.read_text(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
@@ -92,6 +102,7 @@ def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started
 
 
 def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, environment: dict[str, str]) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.chdir(here)  # the process that this one was forked from may be elsewhere, with another environment
     os.environ.clear()
     os.environ.update(environment)
@@ -105,7 +116,7 @@ def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, 
             print(f"firstfault: {error}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
 
 
 @dataclass(frozen=True)

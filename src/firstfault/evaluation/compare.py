@@ -21,10 +21,8 @@ from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.results import results
 from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import alone, saving, write_whole
-from firstfault.progress import progress
+from firstfault.progress import LONG, progress
 from firstfault.training.build import uses_cpu
-
-LONG = 1e9  # seconds over which speed is measured: runs take minutes to hours
 
 
 class Comparison:
@@ -46,7 +44,8 @@ class Comparison:
         with alone(self.plan.config.out):
             self._check_same()
             waiting = [cell for cell in (*plan.tuning(), *plan.compared(self.chosen())) if result(cell) is None]
-            families = dict.fromkeys(cell.family for cell in waiting if cell.config.model == "tiny")
+            taught = [cell for cell in waiting if cell.config.model == "tiny" and not cell.start.exists()]
+            families = dict.fromkeys(cell.family for cell in taught)
             self._all("cold starts", [(_cold_start(family), partial(self._teach, family)) for family in families])
             self._cells("tuning runs", plan.tuning())
             self._cells("runs", plan.compared(self.chosen()))
@@ -122,7 +121,8 @@ class Comparison:
             in_process(train_cell, cell, cell.folder, self._started)
             keep(cell, self.plan.budget, trees=self.plan.config.keep_trees)
         except CellError as error:
-            fail(cell, str(error))
+            if not self._stopping:
+                fail(cell, str(error))
             raise
 
     def _teach(self, family: str) -> None:

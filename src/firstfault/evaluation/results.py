@@ -205,7 +205,8 @@ def _conclusions(differences: Sequence[Mapping[str, Any]], families: Sequence[st
         elif tested:
             pairs = f"{len(tested) - len(apart)} of {len(tested)} pairs"
             said.append(f"{where}, {pairs} cannot be told apart by final success.")
-    return said + [d["words"] for d in differences if d["told_apart"] and d["measure"] != "final"]
+    said += [d["words"] for d in differences if d["told_apart"] and d["measure"] != "final"]
+    return said or ["Nothing: no two methods have finished runs of the same family and seed within the budget."]
 
 
 def _levels(

@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,23 +97,22 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
 
     async def search() -> None:
         try:
-            with progress(console) as bar:
-                row = bar.add_task("completions", total=config.budget * len(failed), unit="runs")
-                for number, trace in enumerate(failed, 1):
-                    try:
-                        location = await _located(trace, config, writer, check, lambda: bar.advance(row))
-                    except (EndpointError, NotSaved):
-                        raise
-                    except UserError as error:
-                        refusals.append(str(error))
-                        continue
-                    finally:
-                        bar.update(row, completed=number * config.budget)
-                    found.append(location)
-                    if as_json:
-                        print(json.dumps(location.to_json(), ensure_ascii=False))
-                    else:
-                        print_location(location, Console())
+            for number, trace in enumerate(failed, 1):
+                try:
+                    with progress(console) as bar:  # closed before anything is printed
+                        row = bar.add_task(f"trace {number} of {len(failed)}", total=config.budget, unit="runs")
+                        location = await _located(trace, config, writer, check, partial(bar.advance, row))
+                        bar.update(row, total=bar.tasks[row].completed)  # a search may end early
+                except (EndpointError, NotSaved):
+                    raise
+                except UserError as error:
+                    refusals.append(str(error))
+                    continue
+                found.append(location)
+                if as_json:
+                    print(json.dumps(location.to_json(), ensure_ascii=False))
+                else:
+                    print_location(location, Console())
         finally:
             await judge.close()
 

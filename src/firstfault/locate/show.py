@@ -42,7 +42,7 @@ def _interval(point: Point) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def _bar(point: Point, width: int = 20) -> Text:
+def _bar(point: Point, width: int = 16) -> Text:
     full = round(width * point.share)
     return Text("█" * full, "green") + Text("░" * (width - full), "dim")
 

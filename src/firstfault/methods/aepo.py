@@ -17,7 +17,7 @@ from firstfault.tree import Node, Tree
 
 
 class AEPO(ARPO):
-    """Agentic Entropy-Balanced Policy Optimization (arXiv 2510.14545).
+    """ARPO with a balance between whole runs and branches, and entropy in its credit.
 
     1. A first rollout tells how sure the agent is at the start (H_root) and after tool calls (H_tool, their mean).
        m = k σ(β (H_root - H_tool)) of the k rollouts are whole ones, the others branches.

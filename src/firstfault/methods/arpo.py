@@ -16,7 +16,7 @@ from firstfault.tree import Node, Term, Tree
 
 
 class ARPO(Clipped):
-    """Agentic Reinforced Policy Optimization (arXiv 2507.19849).
+    """Branches where the entropy jumps after a tool call.
 
     1. `initial` (N) whole rollouts. H_init is the mean entropy of the first `window` (k) tokens of a run, H_t that of
        the first k after its tool call t, ΔH_t = H_t - H_init.

@@ -15,7 +15,7 @@ from firstfault.tree import Tree
 
 
 class DAPO(Overlong, Grouped):
-    """Decoupled clip and dynamic sampling (arXiv 2503.14476).
+    """GRPO that draws tasks until its batch is full of groups that teach something, with a higher upper clip.
 
     1. Groups of `group` rollouts; a group whose runs all succeeded or all failed is kept out of the batch, and another
        task is drawn in its place, until the batch is full (Eq. 11).

@@ -19,7 +19,7 @@ from firstfault.tree import Node, Term, Tree
 
 
 class ELPO(Clipped):
-    """Error-Localized Policy Optimization (arXiv 2602.09598v1).
+    """Binary search for the first irrecoverable step, credit along the tree, a relaxed clip from that step on.
 
     1. Rollouts until `failures` of them failed; on the most suspicious, a binary search for the first step after which
        no completion succeeds; again, until the budget is spent (Algorithm 1).
@@ -31,6 +31,8 @@ class ELPO(Clipped):
 
     Ours, unless `literal`: a search that the budget can't finish is not begun (the rollouts go to whole runs), and a
     search that was cut off, or in a tree without a single success, marks no step: it has no evidence for any.
+
+    Source: Error-Localized Policy Optimization, arXiv 2602.09598 (v1).
     """
 
     paper: ClassVar[str] = "ELPO, arXiv 2602.09598"

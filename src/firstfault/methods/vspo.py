@@ -17,7 +17,7 @@ from firstfault.tree import Task, Tree
 
 
 class VSPO(Grouped):
-    """Value-based Sampling Policy Optimization (arXiv 2512.07478), with its progressive reward (PRS).
+    """Groups that teach nothing give way to tasks that are hard and uncertain; with its progressive reward (PRS).
 
     1. A group of `group` rollouts for each task. One whose rewards are all equal is replaced by a task of the batch,
        drawn with probability ∝ V(q) = (R_max - μ_q) σ_q: hard, and uncertain.

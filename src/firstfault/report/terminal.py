@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +17,8 @@ from firstfault.text import one_line
 from firstfault.tree import Node, Tree, Verdict
 
 
-def run_table(folder: RunFolder) -> Table:
-    """Success before and after a run with 95 % intervals, and what it took."""
+def achieved(folder: RunFolder) -> Group:
+    """Success before and after a run with 95 % intervals, if it had held-out tasks, and what it took."""
     rows, records = folder.read_metrics(), folder.read_evaluation()
     table = Table(title=str(folder.path))
     table.add_column("success on held-out tasks")
@@ -32,12 +33,12 @@ def run_table(folder: RunFolder) -> Table:
         name: f"{sum(row[name] for row in rows):,.0f}"
         for name in ("rollouts", "probes", "generated_tokens", "trained_tokens", "tool_calls")
     }
-    table.caption = (
+    took = (
         f"trained on {total['rollouts']} rollouts ({total['probes']} of them probes): "
         f"{total['generated_tokens']} tokens written, {total['tool_calls']} tool calls, "
         f"{total['trained_tokens']} unique tokens trained on"
     )
-    return table
+    return Group(*([table] if records else []), Text(took))
 
 
 def comparison_table(results: Mapping[str, Any]) -> Table:

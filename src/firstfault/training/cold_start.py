@@ -32,11 +32,17 @@ def start_model(config: RunConfig, source: TaskSource, console: Console, tools: 
     """The folder or Hub id that a run starts from; "tiny" is taught first, where the cache does not have it."""
     if config.model != "tiny":
         return config.model
-    with progress(console) as bar:
-        row = bar.add_task("cold start", total=config.cold_start.steps, unit="updates")
-        folder = cold_start(source, config.cold_start, lambda n: bar.advance(row, n), tools)
-        bar.update(row, completed=config.cold_start.steps)
-    return str(folder)
+    bar = progress(console)
+    row = bar.add_task("cold start", total=config.cold_start.steps, unit="updates")
+
+    def done(updates: int) -> None:
+        bar.start()  # where there is something to teach
+        bar.advance(row, updates)
+
+    try:
+        return str(cold_start(source, config.cold_start, done, tools))
+    finally:
+        bar.stop()
 
 
 def cold_start(

@@ -27,7 +27,7 @@ from firstfault.errors import UserError
 from firstfault.files import alone, saving
 from firstfault.methods.base import Method
 from firstfault.policy import load_policy
-from firstfault.progress import progress
+from firstfault.progress import LONG, progress
 from firstfault.run_folder import RunFolder
 from firstfault.tasks.base import TaskSource
 from firstfault.training.budget import tasks_due
@@ -150,11 +150,13 @@ class Trainer:
             if self.folder.last_checkpoint() is None:
                 self._save()
             await self._evaluate()
-        with progress(self.console) as bar:
+        with progress(self.console, over=LONG) as bar:
             task = bar.add_task("training", total=config.steps, completed=self.iteration, unit="iter")
             while self.iteration < config.steps:
                 row = await self._iterate()
                 bar.update(task, advance=1, description=f"train, success {row['success']:.2f}")
+                if not self.console.is_terminal:  # which shows no bar before its end
+                    self.console.print(f"iteration {self.iteration} of {config.steps}: success {row['success']:.2f}")
                 every = config.evaluation.every
                 if every and self.iteration % every == 0 and self.iteration < config.steps:
                     await self._evaluate()
