@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
+
+from firstfault.text import one_line
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -10,6 +16,25 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """The first thing that pydantic found: where it is, what was given, and what it should be.
+
+    >>> from pydantic import TypeAdapter, ValidationError
+    >>> try:
+    ...     TypeAdapter(dict[str, int]).validate_python({"steps": "many"})
+    ... except ValidationError as error:
+    ...     what_is_wrong(error)
+    "steps = 'many': input should be a valid integer, unable to parse string as an integer"
+    """
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    given = f"{place} = {one_line(repr(first['input']))}: " if place else ""
+    return f"{given}{message[0].lower()}{message[1:]}"
 
 
 def require(module: str, extra: str, what: str, instead: str = "") -> None:

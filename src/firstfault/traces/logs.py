@@ -13,7 +13,6 @@ from firstfault.traces.messages import chat
 from firstfault.tree import Node, Tree
 
 INSPECT, TREES = "Inspect", "firstfault trees"
-BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # what a value that is no tree raises
 
 
 # Inspect
@@ -75,7 +74,7 @@ def failed_runs(value: dict[str, Any], where: str) -> Iterator[Draft]:
         tree = Tree.from_json(json.dumps(value))
         leaves = [leaf for leaf in tree.leaves if not leaf.success]
         task = tree.task.id or "-".join(map(str, tree.key)) or "tree"
-    except BROKEN as error:
+    except (ValueError, RecursionError) as error:
         what = f"it is no tree that firstfault wrote ({type(error).__name__}: {error})"
         yield refused(TREES, where, f"{what}; give a file of the trees/ of a run.")
         return
