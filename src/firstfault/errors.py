@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from firstfault.text import one_line
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -18,16 +16,18 @@ class UserError(Exception):
     """
 
 
-def what_is_wrong(error: ValidationError) -> str:
-    """The first thing that pydantic found: where it is, what was given, and what it should be.
+def what_is_wrong(error: Exception) -> str:
+    """The first thing that pydantic found: where it is, what was given, and what it should be; of others, their words.
 
-    >>> from pydantic import TypeAdapter, ValidationError
+    >>> from pydantic import TypeAdapter
     >>> try:
     ...     TypeAdapter(dict[str, int]).validate_python({"steps": "many"})
     ... except ValidationError as error:
     ...     what_is_wrong(error)
     "steps = 'many': input should be a valid integer, unable to parse string as an integer"
     """
+    if not isinstance(error, ValidationError):
+        return str(error)
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":

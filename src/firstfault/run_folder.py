@@ -30,7 +30,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, Number]
-    iteration: int = Field(ge=1, lt=10**9)  # charts go no further
+    iteration: int = Field(ge=1, lt=10**9)
 
 
 class Record(BaseModel):
@@ -39,14 +39,14 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, float]
     iteration: int = Field(ge=0, lt=10**9)
-    outcomes: dict[str, list[float]] = {}
+    outcomes: dict[str, list[Annotated[float, Field(ge=0, le=1)]]] = {}
     families: dict[str, dict[str, float]] = {}
 
     @model_validator(mode="after")
     def _whole_intervals(self) -> Record:
-        for name in self.__pydantic_extra__:
+        for name in self.model_fields_set:
             of = name.removesuffix("_low").removesuffix("_high")
-            lacks = {of, f"{of}_low", f"{of}_high"} - set(self.__pydantic_extra__)
+            lacks = {of, f"{of}_low", f"{of}_high"} - self.model_fields_set
             if of != name and lacks:
                 raise ValueError(f"{name} is there without {min(lacks)}")
         return self
@@ -155,8 +155,9 @@ def _parse(file: Path, parse: Callable[[str], T]) -> T | None:
     try:
         return parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # what pydantic, tomllib and the decoder raise, too
-        why = what_is_wrong(error) if isinstance(error, ValidationError) else error
-        raise UserError(f"{file} can't be read ({why}): restore it as the run wrote it, or remove it.") from error
+        raise UserError(
+            f"{file} can't be read ({what_is_wrong(error)}): restore it as the run wrote it, or remove it."
+        ) from error
 
 
 def _metrics(text: str) -> list[dict[str, Any]]:

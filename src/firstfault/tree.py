@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from firstfault.errors import UserError, what_is_wrong
 from firstfault.files import whole
@@ -322,21 +322,18 @@ class Tree:
         Raises:
             ValueError: if it is something else.
         """
-        try:
-            data = _LINE.validate_python(json.loads(line))
-            tree = cls(data.task, prompt=[], key=data.key)
-            tree.verdicts, tree.discarded, tree.nodes = data.verdicts, data.discarded, []
-            for index, fields in enumerate(data.nodes):
-                above = fields.get("parent")
-                if index and not (isinstance(above, int) and above in range(index)):
-                    raise ValueError(f"node {index} has no parent before it, but {above!r}")
-                parent = tree.nodes[above] if index else None
-                node = _NODE.validate_python({**fields, "parent": parent, "index": index, "children": []})
-                tree.nodes.append(node)
-                if parent is not None:
-                    parent.children.append(node)
-        except ValidationError as error:
-            raise ValueError(what_is_wrong(error)) from error
+        data = _LINE.validate_python(json.loads(line))
+        tree = cls(data.task, prompt=[], key=data.key)
+        tree.verdicts, tree.discarded, tree.nodes = data.verdicts, data.discarded, []
+        for index, fields in enumerate(data.nodes):
+            above = fields.get("parent")
+            if index and not (isinstance(above, int) and above in range(index)):
+                raise ValueError(f"node {index} has no parent before it, but {above!r}")
+            parent = tree.nodes[above] if index else None
+            node = _NODE.validate_python({**fields, "parent": parent, "index": index, "children": []})
+            tree.nodes.append(node)
+            if parent is not None:
+                parent.children.append(node)
         tree.root = tree.nodes[0]
         for verdict in tree.verdicts:
             if verdict.leaf not in range(len(tree.nodes)):
@@ -387,5 +384,6 @@ def load_trees(path: Path) -> Iterator[Tree]:
                 number += 1
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} holds no trees as a run writes them (line {number}: {error}); restore it, or give another file."
+            f"{path} holds no trees as a run writes them (line {number}: {what_is_wrong(error)}); restore it, or give "
+            "another file."
         ) from error

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from rich.console import Console
 
-from firstfault.errors import UserError
+from firstfault.errors import UserError, what_is_wrong
 from firstfault.evaluation.cells import CellError, fail, failure, in_process, keep, result, teach, tidy, train_cell
 from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.results import results
@@ -24,6 +25,7 @@ from firstfault.files import alone, saving, write_whole
 from firstfault.progress import progress
 from firstfault.training.build import uses_cpu
 
+SETTINGS = TypeAdapter(dict[str, Any])  # `settings.json`
 LONG = 1e9  # seconds over which speed is measured: runs take minutes to hours
 
 
@@ -200,12 +202,11 @@ class Comparison:
     @staticmethod
     def _known(file: Path) -> dict[str, Any]:
         try:
-            known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            return SETTINGS.validate_json(file.read_bytes()) if file.exists() else {}
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{file} can't be read ({error}); remove it if the runs beside it are to be kept."
+                f"{file} can't be read ({what_is_wrong(error)}); remove it if the runs beside it are to be kept."
             ) from error
-        return known if isinstance(known, dict) else {}
 
 
 def _cold_start(family: str) -> str:

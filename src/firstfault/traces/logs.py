@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from firstfault.agent.calls import OPEN, bare_call, tagged_calls
+from firstfault.errors import what_is_wrong
 from firstfault.traces.canonical import Asked, Draft, Facts, Refused, Said, is_success, refused, schemas
 from firstfault.traces.messages import chat
 from firstfault.tree import Node, Tree
@@ -75,7 +76,7 @@ def failed_runs(value: dict[str, Any], where: str) -> Iterator[Draft]:
         leaves = [leaf for leaf in tree.leaves if not leaf.success]
         task = tree.task.id or "-".join(map(str, tree.key)) or "tree"
     except (ValueError, RecursionError) as error:
-        what = f"it is no tree that firstfault wrote ({type(error).__name__}: {error})"
+        what = f"it is no tree that firstfault wrote ({what_is_wrong(error)})"
         yield refused(TREES, where, f"{what}; give a file of the trees/ of a run.")
         return
     for leaf in leaves:
