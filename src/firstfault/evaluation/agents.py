@@ -7,18 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from accelerate import PartialState
 from rich.console import Console
 
 from firstfault.agent.rollouts import Agent, side_by_side
 from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
-from firstfault.policy import load_policy, version
+from firstfault.policy import load_policy, pick_device, version
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import ReplayError, Session, Tool
 from firstfault.tools.base import describe
-from firstfault.training.build import build_agent, build_session, complete_tasks, uses_cpu
+from firstfault.training.build import build_agent, build_session, complete_tasks
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Node, Task, Tree
 from firstfault.writers.base import Message, Refused, Writer
@@ -61,7 +60,7 @@ def local_agent(config: RunConfig, source: TaskSource, tools: Sequence[Tool], co
     if config.threads:
         torch.set_num_threads(config.threads)
     start = start_model(config, source, console, tools)
-    model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
+    model, tokenizer = load_policy(start, pick_device(config.device))
     engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
     return build_agent(config.agent, engine, tokenizer, source, tools)
 

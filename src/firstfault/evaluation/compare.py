@@ -22,8 +22,8 @@ from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.results import results
 from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import alone, saving, write_whole
+from firstfault.policy import pick_device
 from firstfault.progress import progress
-from firstfault.training.build import uses_cpu
 
 SETTINGS = TypeAdapter(dict[str, Any])  # `settings.json`
 LONG = 1e9  # seconds over which speed is measured: runs take minutes to hours
@@ -37,7 +37,7 @@ class Comparison:
         self.plan = plan
         self.console = console
         self.failures: dict[str, str] = {}
-        on_cpu = all(uses_cpu(family) for family in plan.families.values())
+        on_cpu = all(pick_device(family.device) == "cpu" for family in plan.families.values())
         self.jobs = plan.config.jobs or (_cores() if on_cpu else 1)
         self._running: set[BaseProcess] = set()
         self._stopping = False

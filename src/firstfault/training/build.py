@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from firstfault.agent.chat import Chat
@@ -77,13 +76,6 @@ def build_tasks(table: Mapping[str, Any]) -> TaskSource:
 def complete_tasks(table: Mapping[str, Any], source: TaskSource) -> dict[str, Any]:
     """The table that `source` was built from, with all its options."""
     return {"name": table["name"], **source.model_dump(mode="json", exclude_none=True)}
-
-
-def uses_cpu(config: RunConfig) -> bool:
-    """Whether a run computes on the CPU: where it must, and where there is no CUDA GPU (others lack float64)."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = cuda, but this torch finds no CUDA GPU; install one that does, or set device = cpu.")
-    return config.device == "cpu" or not torch.cuda.is_available()
 
 
 def run_tools(config: RunConfig, source: TaskSource) -> list[Tool]:
