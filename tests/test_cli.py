@@ -47,8 +47,7 @@ def files(tmp_path: Path, tiny_policy: Path) -> Path:
         "method.py": "class Mine: pass",
     }.items():
         (tmp_path / name).write_text(text)
-    trees = {name: grow() for name in ("good-tree", "no-reward", "no-run", "no-question")}
-    trees["no-reward"].leaves[0].reward = None
+    trees = {name: grow() for name in ("good-tree", "no-run", "no-question")}
     trees["no-run"].verdicts[0].leaf = 999
     trees["no-question"].task.question = None
     for name, tree in trees.items():
@@ -130,9 +129,8 @@ REFUSED = {
     "show other JSON": ("show {d}/foreign.jsonl.gz", "holds no trees"),
     "show a list": ("show {d}/list.jsonl.gz", "holds no trees"),
     "show an empty file": ("show {d}/empty.jsonl", "empty.jsonl holds no trees; give a file"),
-    "show an outcome without a reward": ("show {d}/no-reward.jsonl", "holds trees that can't be shown (TypeError"),
-    "show a search of no run": ("show {d}/no-run.jsonl", "holds trees that can't be shown (IndexError"),
-    "show a question that is none": ("show {d}/no-question.jsonl", "holds trees that can't be shown (AttributeError"),
+    "show a search of no run": ("show {d}/no-run.jsonl", "(line 1: a search is of node 999, which is not there)"),
+    "show a question that is none": ("show {d}/no-question.jsonl", "(line 1: task.question = None: input should be"),
     "show fewer than one": ("show {d}/good-tree.jsonl --first -1", "--first -1 is no number of trees; give 1 or more"),
     "show a torn file": ("show {d}/torn.jsonl.gz", "holds no trees"),
     "show a corrupt file": ("show {d}/corrupt.jsonl.gz", "holds no trees"),

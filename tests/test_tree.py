@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from firstfault.errors import UserError
 from firstfault.report.terminal import tree_picture
 from firstfault.tree import Call, Node, Probe, Task, Term, Tree, Verdict, load_trees, save_trees
 
@@ -176,14 +177,40 @@ def test_a_tree_loads_back_equal(tmp_path):
         assert new.root is new.nodes[0]
 
 
-@pytest.mark.parametrize("field", ["answer", "value", "reward", "success"])
-@pytest.mark.parametrize("value", [None, 0.0, "", False])
-def test_nothing_and_zero_and_empty_are_told_apart(field, value):
+@pytest.mark.parametrize(("field", "zero"), [("answer", ""), ("value", 0.0), ("reward", 0.0), ("success", False)])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_nothing_and_zero_and_empty_are_told_apart(field, zero, is_there):
     """An agent that answers with nothing has answered; an advantage of 0 is one."""
-    tree = grow()
+    tree, value = grow(), zero if is_there else None
     setattr(tree.nodes[3], field, value)
     again = getattr(Tree.from_json(tree.to_json()).nodes[3], field)
     assert (again, type(again)) == (value, type(value))
+
+
+def test_a_task_is_of_texts():
+    with pytest.raises(UserError, match="a task has id = 7, which is no text; make it a str"):
+        Task("1 + 1?", "2", id=7)
+
+
+ODD = {
+    "a text for a reward": ('"reward": 1.0', '"reward": "high"', "reward = 'high': input should be a valid number"),
+    "a list for a text": ('"answer": "42"', '"answer": [42]', r"answer = \[42\]: input should be a valid string"),
+    "no rollout": ('"rollout": 2, ', "", "rollout is missing"),
+    "a parent behind it": ('"parent": 1', '"parent": 4', "node 2 has no parent before it, but 4"),
+    "no tree": ('"task"', '"tusk"', "task is missing"),
+    "a line cut short": ("}", "", "Expecting property name"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "words"), ODD.values(), ids=ODD.keys())
+def test_a_line_that_is_no_tree_is_named(tmp_path, old, new, words):
+    path = tmp_path / "trees.jsonl"
+    line = grow().to_json()
+    assert old in line
+    path.write_text(f"{line}\n{line.replace(old, new)}\n")
+    with pytest.raises(UserError, match=rf"trees\.jsonl holds no trees .*\(line 2: .*{words}.*\); restore it") as error:
+        list(load_trees(path))
+    assert "\n" not in str(error.value)
 
 
 CHANGES = {
@@ -247,6 +274,12 @@ def test_a_file_is_a_json_line_per_tree(tmp_path):
 
 
 # In a terminal
+
+
+def test_a_run_that_has_no_reward_is_shown():
+    tree = grow()
+    tree.leaves[0].reward = None
+    assert " (answer)" in shown(tree)
 
 
 def test_the_picture_shows_rewards_advantages_values_and_the_first_fault():

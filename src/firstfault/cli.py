@@ -102,20 +102,18 @@ def report(parsed: argparse.Namespace) -> None:
 
 
 def show(parsed: argparse.Namespace) -> None:
-    from firstfault.report.folder import read_trees, showing
     from firstfault.report.terminal import tree_picture
+    from firstfault.tree import load_trees
 
     if parsed.first < 1:
         raise UserError(f"--first {parsed.first} is no number of trees; give 1 or more.")
-    trees = read_trees(parsed.trees)
+    trees = list(load_trees(parsed.trees))
     if not trees:
         raise UserError(f"{parsed.trees} holds no trees; give a file from a run's trees folder.")
     if parsed.tree is not None and not 1 <= parsed.tree <= len(trees):
         raise UserError(f"{parsed.trees} has no tree {parsed.tree}; it has {len(trees)}, counted from 1.")
     for tree in trees[: parsed.first] if parsed.tree is None else [trees[parsed.tree - 1]]:
-        with showing(parsed.trees):
-            picture = tree_picture(tree)
-        Console().print(picture)
+        Console().print(tree_picture(tree))
 
 
 def compare(parsed: argparse.Namespace) -> None:

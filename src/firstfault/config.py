@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from firstfault.errors import UserError
+from firstfault.errors import UserError, what_is_wrong
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -224,7 +224,6 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             section: Any = model
             for part in first["loc"][:-1]:
@@ -232,12 +231,10 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
             names = list(section.model_fields)
             near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}."
+            place = ".".join(map(str, first["loc"]))
             raise UserError(f"{where}: there is no setting {place!r}; {hint}") from None
-        if first["type"] == "missing":
-            raise UserError(f"{where}: {place} is missing; give it.") from None
-        message = first["msg"].removeprefix("Value error, ")
-        given = f"{place} = {first['input']!r}: " if place else ""
-        raise UserError(f"{where}: {given}{message[0].lower()}{message[1:]}.") from None
+        what_to_do = "; give it" if first["type"] == "missing" else ""
+        raise UserError(f"{where}: {what_is_wrong(error)}{what_to_do}.") from None
 
 
 def to_toml(config: RunConfig) -> str:

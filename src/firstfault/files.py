@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,16 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all."""
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def try_folder(folder: Path) -> None:
+    """Make a folder and write to it, before anything is spent on what could not be kept there.
+
+    Raises:
+        OSError: if either can't be done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextmanager

@@ -15,6 +15,23 @@ from firstfault.run_folder import RunFolder
 logging.disable_progress_bar()  # a bar per file of weights would tear ours apart
 
 
+def pick_device(setting: str = "auto") -> str:
+    """Where a model computes, cpu or cuda; `auto` is a CUDA GPU where there is one (others lack float64).
+
+    Raises:
+        UserError: if it should be a CUDA GPU, and there is none.
+    """
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = cuda, but this torch finds no CUDA GPU; install one that does, or set device = cpu.")
+    return "cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def use_threads(threads: int) -> None:
+    """Compute in so many threads, on which the last bits depend; 0 leaves it to torch."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
 def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer. Weights are fp32: on a GPU, passes run in bfloat16 over them."""
     folder = Path(name)

@@ -7,16 +7,52 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from firstfault.config import RunConfig, to_toml
-from firstfault.errors import UserError
+from firstfault.errors import UserError, what_is_wrong
 from firstfault.files import saving, write_whole
 
 T = TypeVar("T")
 
 # what may differ when a run goes on; another optimizer is refused where its state is loaded
 CHANGEABLE = {"run_dir", "steps", "checkpoint_every", "evaluation", "tracker", "threads", "device", "optimizer"}
+
+
+# earlier versions wrote some shares of 0 and 1 as false and true
+Number = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)]
+
+
+class Row(BaseModel):
+    """The metrics of an iteration, in a line of `metrics.jsonl`."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, Number]
+    iteration: int = Field(ge=1, lt=10**9)
+
+
+class Record(BaseModel):
+    """An evaluation, in `evaluation.json`: numbers, of which some have the ends of their interval beside them."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, float]
+    iteration: int = Field(ge=0, lt=10**9)
+    outcomes: dict[str, list[Annotated[float, Field(ge=0, le=1)]]] = {}
+    families: dict[str, dict[str, float]] = {}
+
+    @model_validator(mode="after")
+    def _whole_intervals(self) -> Record:
+        for name in self.model_fields_set:
+            of = name.removesuffix("_low").removesuffix("_high")
+            lacks = {of, f"{of}_low", f"{of}_high"} - self.model_fields_set
+            if of != name and lacks:
+                raise ValueError(f"{name} is there without {min(lacks)}")
+        return self
+
+
+RECORDS = TypeAdapter(list[Record])
 
 
 class RunFolder:
@@ -107,10 +143,6 @@ class RunFolder:
             write_whole(self.evaluation, json.dumps([*earlier, record], indent=1))
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
 def _by_iteration(folder: Path, name: str) -> dict[int, Path]:
     found = ((re.fullmatch(name, path.name), path) for path in folder.glob("step-*"))
     return dict(sorted((int(match[1]), path) for match, path in found if match))
@@ -121,8 +153,10 @@ def _parse(file: Path, parse: Callable[[str], T]) -> T | None:
         return None
     try:
         return parse(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # what json, tomllib and the decoder raise, too
-        raise UserError(f"{file} can't be read ({error}): restore it as the run wrote it, or remove it.") from error
+    except (OSError, ValueError) as error:  # what pydantic, tomllib and the decoder raise, too
+        raise UserError(
+            f"{file} can't be read ({what_is_wrong(error)}): restore it as the run wrote it, or remove it."
+        ) from error
 
 
 def _metrics(text: str) -> list[dict[str, Any]]:
@@ -133,19 +167,15 @@ def _metrics(text: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
-            if i == len(lines) - 1:  # a run that is being written, or was killed while it wrote
-                break
-            raise
-        if not isinstance(row, dict) or not isinstance(row.get("iteration"), int):
-            raise ValueError(f"line {i + 1} is no object with a whole number as iteration")
-        rows[row["iteration"]] = row
+            iteration = Row.model_validate_json(line).iteration
+        except ValidationError as error:
+            if i == len(lines) - 1 and error.errors()[0]["type"] == "json_invalid":
+                break  # a run that is being written, or was killed while it wrote
+            raise ValueError(f"line {i + 1}: {what_is_wrong(error)}") from error
+        rows[iteration] = json.loads(line)
     return [rows[i] for i in sorted(rows)]
 
 
 def _evaluations(text: str) -> list[dict[str, Any]]:
-    records = json.loads(text)
-    if not isinstance(records, list) or not all(isinstance(r, dict) and is_number(r.get("iteration")) for r in records):
-        raise ValueError("it is no list of objects with an iteration")
-    return sorted(records, key=lambda record: record["iteration"])
+    RECORDS.validate_json(text)
+    return sorted(json.loads(text), key=lambda record: record["iteration"])

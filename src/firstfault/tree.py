@@ -17,19 +17,31 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter
+
+from firstfault.errors import UserError, what_is_wrong
 from firstfault.files import whole
 
 
 @dataclass
 class Task:
-    """One prompt with what is needed to judge an answer; `info` holds whatever else its source knows of it."""
+    """One prompt with what is needed to judge an answer; `info` holds whatever else its source knows of it.
+
+    Raises:
+        UserError: if the question, the answer or the id is no text.
+    """
 
     question: str
     answer: str
     id: str = ""
     info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("question", "answer", "id"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"a task has {name} = {getattr(self, name)!r}, which is no text; make it a str.")
 
 
 @dataclass
@@ -204,13 +216,27 @@ class Node:
         if not self.terms:
             return None
         total = sum(term.weight for term in self.terms)
-        mean = [sum(t.advantage) / len(t.advantage) if isinstance(t.advantage, list) else t.advantage
+        mean = [sum(t.advantage) / max(1, len(t.advantage)) if isinstance(t.advantage, list) else t.advantage
                 for t in self.terms]  # fmt: skip
         return sum(t.weight * a for t, a in zip(self.terms, mean, strict=True)) / total if total else 0.0
 
 
 _PLACE = {"parent", "children", "index", "rollout"}
 _DEFAULTS = vars(Node(parent=None, index=0, rollout=-1))
+
+
+@dataclass
+class _Line:
+    """A tree as JSON, in which a node has the index of its parent."""
+
+    task: Task
+    key: tuple[int, ...]
+    verdicts: list[Verdict]
+    nodes: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    discarded: int = 0
+
+
+_LINE, _NODE = TypeAdapter(_Line), TypeAdapter(Node)
 
 
 class Tree:
@@ -291,19 +317,30 @@ class Tree:
 
     @classmethod
     def from_json(cls, line: str) -> Tree:
-        data = json.loads(line)
-        tree = cls(Task(**data["task"]), prompt=[], key=tuple(data["key"]))
-        tree.verdicts = [Verdict(**{**v, "probes": [Probe(**p) for p in v["probes"]]}) for v in data["verdicts"]]
-        tree.discarded = data.get("discarded", 0)
-        for fields in data["nodes"]:
-            fields["calls"] = [Call(**call) for call in fields["calls"]]
-            fields["terms"] = [Term(**term) for term in fields["terms"]]
-            parent = fields.pop("parent")
-            if parent is None:
-                tree.root = Node(parent=None, index=0, **fields)
-                tree.nodes = [tree.root]
-            else:
-                tree.add(tree.nodes[parent], **fields)
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        data = _LINE.validate_python(json.loads(line))
+        tree = cls(data.task, prompt=[], key=data.key)
+        tree.verdicts, tree.discarded, tree.nodes = data.verdicts, data.discarded, []
+        for index, fields in enumerate(data.nodes):
+            above = fields.get("parent")
+            if index and not (isinstance(above, int) and above in range(index)):
+                raise ValueError(f"node {index} has no parent before it, but {above!r}")
+            parent = tree.nodes[above] if index else None
+            node = _NODE.validate_python({**fields, "parent": parent, "index": index, "children": []})
+            tree.nodes.append(node)
+            if parent is not None:
+                parent.children.append(node)
+        tree.root = tree.nodes[0]
+        for verdict in tree.verdicts:
+            if verdict.leaf not in range(len(tree.nodes)):
+                raise ValueError(f"a search is of node {verdict.leaf}, which is not there")
+            steps = range(tree.nodes[verdict.leaf].depth + 1)
+            if any(probe.step not in steps for probe in verdict.probes):
+                raise ValueError(f"a search asked after a step that node {verdict.leaf} does not have")
         return tree
 
     def __eq__(self, other: object) -> bool:
@@ -333,12 +370,20 @@ def save_trees(trees: Iterable[Tree], path: Path) -> None:
             file.write(tree.to_json().encode(errors="backslashreplace") + b"\n")
 
 
-# what `load_trees` raises on a file that is none of ours
-UNREADABLE = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError)
-
-
 def load_trees(path: Path) -> Iterator[Tree]:
-    """Read what `save_trees` wrote, one tree at a time, or such lines in a plain file."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            yield Tree.from_json(line)
+    """Read what `save_trees` wrote, one tree at a time, or such lines in a plain file.
+
+    Raises:
+        UserError: if the file can't be read, or a line is no tree.
+    """
+    number = 1
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                yield Tree.from_json(line)
+                number += 1
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} holds no trees as a run writes them (line {number}: {what_is_wrong(error)}); restore it, or give "
+            "another file."
+        ) from error

@@ -230,9 +230,10 @@ def test_other_settings_are_refused(compare, own, tmp_path, capsys):
     assert compare(mine, *small) == 2
     assert f"another {own}" in capsys.readouterr().err
     settings = tmp_path / "out" / "settings.json"
-    settings.write_text("{")
-    assert compare(mine, *small) == 2
-    assert "settings.json can't be read" in capsys.readouterr().err
+    for text, why in [("{", "invalid JSON"), ("[1]", "input should be an object")]:
+        settings.write_text(text)
+        assert compare(mine, *small) == 2
+        assert f"settings.json can't be read ({why}" in capsys.readouterr().err
     settings.unlink()  # every run has its own, too
     assert compare(f"{mine}", *small, "--optimizer.lr", "5e-3") == 2
     assert "holds a comparison with optimizer.lr = " in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_claims_are_read_from_a_comparison(compare, claims, tmp_path):
     assert code == 0 and again == found[:1]
     (tmp_path / "claims" / "claims.json").write_text("[1]")
     code, _, said = claims("main", "--comparison", "out")
-    assert code == 2 and "claims.json can't be read" in said
+    assert code == 2 and "claims.json can't be read (0 = 1: input should be" in said
     (tmp_path / "claims" / "claims.json").unlink()
     # an earlier comparison that has less is passed over
     (tmp_path / "less" / "cells" / "parity").mkdir(parents=True)
@@ -187,11 +187,19 @@ def test_what_no_comparison_has_is_said_in_a_sentence(compare, claims, tmp_path)
         assert re.search(said, error), error
     [cell] = (tmp_path / "out" / "cells").glob("parity/elpo/lr-1/seed-0/cell.json")
     whole = cell.read_text()
+    odd = lambda **fields: json.dumps(json.loads(whole) | fields)  # noqa: E731
+    records = json.loads(whole)["evaluations"]
+    fewer = [{**record, "outcomes": {"sampled": record["outcomes"]["sampled"][1:]}} for record in records]
     other = cell.parents[1].with_name("lr-2") / "seed-0"
     other.mkdir(parents=True)
     for text, where, said in [
-        (whole[:100], cell, "can't be read"),
-        ("[]", cell, "is no finished run"),
+        (whole[:100], cell, "seed-0/cell.json is no finished run (invalid JSON"),
+        ("[]", cell, "seed-0/cell.json is no finished run (input should be an object)"),
+        (odd(lr="1e-3"), cell, "seed-0/cell.json is no finished run (lr = '1e-3': input should be a valid number)"),
+        (odd(spend={}), cell, "seed-0/cell.json is no finished run (spend.rollouts is missing)"),
+        (odd(evaluations=records[:1]), cell, "no evaluation before all iterations, or none after them"),
+        (odd(evaluations=records[::-1]), cell, "no evaluation before all iterations, or none after them"),
+        (odd(evaluations=fewer), cell, "was not evaluated after the same iterations on as many problems as"),
         (whole, other / "cell.json", "out has elpo on parity, seed 0, at two learning rates"),
     ]:
         where.write_text(text)

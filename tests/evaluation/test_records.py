@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,8 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, other):
     ("[1]\n", "line 1 of .* holds no settings"),
     ('{"settings": [1]}\n', "line 1 of .* holds no settings"),
     ('{"settings": {"model": "m", "samples": 1}}\n{}\n', "line 2 of .* holds no record"),
+    (json.dumps({"settings": SETTINGS}) + "\n" + json.dumps(asdict(run(0, 0, reward="high"))) + "\n",
+     "line 2 of .* holds no record"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, text, said):
     path = tmp_path / "file"

@@ -1,15 +1,21 @@
 """What follows from finished runs, by hand: who is left out, and how far pairs are compared."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from firstfault.errors import UserError
+from firstfault.evaluation.cells import Spend
 from firstfault.evaluation.compare import Comparison
 from firstfault.evaluation.plan import read_families, read_plan
 from firstfault.evaluation.results import results
+
+
+def spent(rollouts: int, tokens: int, seconds: float):
+    return asdict(Spend(rollouts, tokens, tool_calls=0, updates=0, skipped_updates=0, seconds=seconds))
 
 
 def run(method: str, seed: int, after: float, rollouts: int = 100):
@@ -18,12 +24,13 @@ def run(method: str, seed: int, after: float, rollouts: int = 100):
     records = [
         {"iteration": i, "sampled": rate, "greedy": rate, "calls_per_run": 4.0,
          "outcomes": {"sampled": [rate] * 8, "greedy": [rate] * 8},
-         "spent": {"rollouts": i * rollouts, "generated_tokens": i * 10, "seconds": i * 1.0}}
+         "spent": spent(i * rollouts, i * 10, i * 1.0)}
         for i, rate in success.items()
     ]  # fmt: skip
     return {
         "family": "f", "method": method, "seed": seed, "multiple": 1.0, "lr": 1e-4, "budget_share": 1.0,
-        "overspent": "", "firstfault": "0", "evaluations": records, "iterations": [{}, {}], "spend": {"seconds": 2.0},
+        "overspent": "", "firstfault": "0", "evaluations": records, "iterations": [{"iteration": 1}, {"iteration": 2}],
+        "spend": spent(2 * rollouts, 20, 2.0),
         "config": {}, "tunes": False,
     }  # fmt: skip
 

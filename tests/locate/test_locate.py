@@ -253,6 +253,16 @@ def test_what_can_t_be_done_is_said_in_a_sentence(options, sentence, flags, caps
     assert sentence in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("option", ["--html", "--dpo", "--trees"])
+@pytest.mark.parametrize("folder", ["/proc", "file", "file/folder"])
+def test_nothing_is_spent_on_what_can_t_be_written(server, flags, capsys, option, folder):
+    Path("file").touch()
+    assert main(["locate", str(EXAMPLE / "trace.json"), *flags, "--answer", "38", option, f"{folder}/out"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"firstfault: {folder}/out") and "can't be written (" in said and said.count("\n") == 1
+    assert not server.served
+
+
 def test_nothing_is_spent_unasked(server, flags, capsys):
     flags.remove("--yes")
     assert main(["locate", str(EXAMPLE / "trace.json"), *flags, "--answer", "38", "--price-read", "3"]) == 2

@@ -78,9 +78,10 @@ def grow(words: str = "") -> Tree:
 def write_run(folder: Path, iterations: int = 3, words: str = "") -> Path:
     rows = [
         {
-            "iteration": i, "success": 0.2 + i / 100, "entropy": 0.3, "gradient_norm": [None, float("nan"), 0.4][i % 3],
+            "iteration": i, "success": 0.2 + i / 100, "entropy": 0.3,
+            **[{}, {"gradient_norm": float("nan")}, {"gradient_norm": 0.4}][i % 3],
             "clip_share": 0.01, "rollouts": 256, "probes": 128, "generated_tokens": 23_000, "tool_calls": 2000,
-            "tool_failures": 3, "seconds_explore": 2.0, "seconds_update": 3.0, "learning_rate": 1e-6, "note": words,
+            "tool_failures": 3, "seconds_explore": 2.0, "seconds_update": 3.0, "learning_rate": 1e-6,
             f"odd{words}": 1,
         }
         for i in range(1, iterations + 1)
@@ -165,10 +166,25 @@ def test_a_single_evaluation_has_no_change(tmp_path):
     [
         ({}, "holds no metrics.jsonl with at least one iteration"),
         ({"metrics.jsonl": ""}, "holds no metrics.jsonl with at least one iteration"),
-        ({"metrics.jsonl": "[1]\n"}, "line 1 is no object with a whole number as iteration"),
+        ({"metrics.jsonl": "[1]\n"}, r"metrics.jsonl can't be read \(line 1: input should be an object"),
         ({"metrics.jsonl": '{"iter\n{"iteration": 1}\n'}, "metrics.jsonl can't be read"),
+        (
+            {"metrics.jsonl": '{"iteration": 1}\n{"iteration": 2, "success": "high"}\n{"iteration": 3}\n'},
+            r"metrics.jsonl can't be read \(line 2: success = 'high': input should be a valid number",
+        ),
         ({"metrics.jsonl": '{"iteration": 1}\n', "config.toml": "a = "}, "config.toml can't be read"),
-        ({"metrics.jsonl": '{"iteration": 1}\n', "evaluation.json": "{}"}, "it is no list of objects"),
+        (
+            {"metrics.jsonl": '{"iteration": 1}\n', "evaluation.json": '[{"iteration": 0, "greedy": NaN}]'},
+            r"evaluation.json can't be read \(0.greedy = nan: input should be a finite number",
+        ),
+        (
+            {"metrics.jsonl": '{"iteration": 1}\n', "evaluation.json": '[{"iteration": 0, "greedy_low": 0.1}]'},
+            "evaluation.json can't be read .*greedy_low is there without greedy",
+        ),
+        (
+            {"metrics.jsonl": '{"iteration": 1}\n', "evaluation.json": "{}"},
+            "evaluation.json can't be read .input should be a valid array",
+        ),
     ],
 )
 def test_refusals_say_what_is_wrong(tmp_path, files, words):
@@ -182,7 +198,7 @@ def test_refusals_say_what_is_wrong(tmp_path, files, words):
 def test_unreadable_trees_are_refused(tmp_path):
     write_run(tmp_path)
     (tmp_path / "trees/step-0003.jsonl.gz").write_bytes(b"not gzip")
-    with pytest.raises(UserError, match=r"step-0003\.jsonl\.gz can't be read"):
+    with pytest.raises(UserError, match=r"step-0003\.jsonl\.gz holds no trees as a run writes them"):
         write_report(tmp_path)
 
 

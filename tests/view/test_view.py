@@ -254,8 +254,8 @@ def test_tokens_are_shown_by_the_tokenizer_of_a_checkpoint(run, tiny_policy):
     ("{run}/trees/step-0001.jsonl.gz --tree 9", "holds no tree 9"),
     ("{run}/none", "holds no trees"),
     ("{run}/empty.jsonl", "holds no trees"),
-    ("{run}/odd.jsonl --html {run}/x.html", "can't be shown"),
-    ("{run}/lost.jsonl --html {run}/x.html", "can't be shown"),
+    ("{run}/odd.jsonl --html {run}/x.html", "(line 1: task.question = 5: input should be"),
+    ("{run}/lost.jsonl --html {run}/x.html", "(line 1: a search asked after a step that node 3"),
     ("{run}/config.toml", "holds no trees"),
     ("{run} --credit elpo epo", "there is no method 'epo'"),
     ("{run} --credit elpo elpo", "one method twice"),
@@ -267,7 +267,9 @@ def test_tokens_are_shown_by_the_tokenizer_of_a_checkpoint(run, tiny_policy):
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(run, capsys, arguments, words):
     (run / "empty.jsonl").touch()
-    (run / "odd.jsonl").write_text(Tree(Task(5, "a"), prompt=[1]).to_json())
+    odd = Tree(Task("q", "a"), prompt=[1])
+    odd.task.question = 5
+    (run / "odd.jsonl").write_text(odd.to_json())
     lost = grow()
     lost.verdicts[0].probes[0].step = 99
     (run / "lost.jsonl").write_text(lost.to_json())

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from accelerate import PartialState
 from rich.console import Console
 
 from firstfault.agent.rollouts import Agent, side_by_side
@@ -14,11 +13,11 @@ from firstfault.config import RunConfig
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.evaluation.plan import files_of
-from firstfault.policy import load_policy, version
+from firstfault.policy import load_policy, pick_device, use_threads, version
 from firstfault.tasks.base import TaskSource
 from firstfault.tools import ReplayError, Session, Tool
 from firstfault.tools.base import describe
-from firstfault.training.build import build_agent, build_session, complete_tasks, use_threads, uses_cpu
+from firstfault.training.build import build_agent, build_session, complete_tasks
 from firstfault.training.cold_start import start_model
 from firstfault.tree import Node, Task, Tree
 from firstfault.writers.base import Message, Refused, Writer
@@ -58,9 +57,9 @@ def local_agent(config: RunConfig, source: TaskSource, tools: Sequence[Tool], co
     Raises:
         UserError: if any of them can't be had.
     """
-    use_threads(config)
+    use_threads(config.threads)
     start = start_model(config, source, console, tools)
-    model, tokenizer = load_policy(start, PartialState(cpu=uses_cpu(config)).device)
+    model, tokenizer = load_policy(start, pick_device(config.device))
     engine = TransformersEngine(model, tokenizer, **config.engine.model_dump())
     return build_agent(config.agent, engine, tokenizer, source, tools)
 

@@ -11,18 +11,21 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
 from firstfault import __version__
 from firstfault.config import RunConfig
-from firstfault.errors import UserError
+from firstfault.errors import UserError, what_is_wrong
 from firstfault.evaluation.plan import Budget, Cell, files_of
 from firstfault.files import saving, whole, write_whole
-from firstfault.run_folder import RunFolder
-from firstfault.training.build import build_method, build_tasks, run_tools, use_threads
+from firstfault.policy import use_threads
+from firstfault.run_folder import Record, Row, RunFolder
+from firstfault.training.build import build_method, build_tasks, run_tools
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
 
@@ -63,7 +66,7 @@ def teach(asked: tuple[RunConfig, Path]) -> None:
     config, start = asked
     if start.exists():
         return
-    use_threads(config)
+    use_threads(config.threads)
     source = build_tasks(config.tasks)
     taught = start_model(config, source, Console(file=sys.stderr, width=120), run_tools(config, source))
     with saving(start), whole(start) as partial:
@@ -156,6 +159,49 @@ def audit(spend: Spend, budget: Budget, iterations: int, batch: int) -> tuple[fl
     return share, f"{getattr(spend, name):,.0f} {name.replace('_', ' ')}, {allowed:,} allowed"
 
 
+class Evaluation(Record):
+    """An evaluation of a run, with what had been spent by then."""
+
+    sampled: float
+    greedy: float
+    calls_per_run: float
+    spent: Spend
+
+
+class Finished(BaseModel):
+    """What `cell.json` holds of a finished run."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    family: str
+    method: str
+    multiple: float
+    seed: int
+    tunes: bool
+    lr: float
+    spend: Spend
+    budget_share: float
+    overspent: str
+    evaluations: list[Evaluation] = Field(min_length=1)
+    iterations: list[Row] = Field(min_length=1)
+    firstfault: str
+    config: dict[str, Any]
+    files: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Finished:
+        """What `keep` and training see to."""
+        spent = [{"iteration": record.iteration, **asdict(record.spent)} for record in self.evaluations]
+        if any(spent[0].values()) or self.evaluations[-1].iteration != len(self.iterations):
+            raise ValueError("there is no evaluation before all iterations, or none after them")
+        if any(earlier[name] > later[name] for earlier, later in pairwise(spent) for name in earlier):
+            raise ValueError("the evaluations do not stand in the order in which they were made")
+        outcomes = [record.outcomes for record in self.evaluations]
+        problems = {len(success) for each in outcomes for success in each.values()}
+        if len(problems) != 1 or 0 in problems or not all("sampled" in each for each in outcomes):
+            raise ValueError("the evaluations are not of the same problems")
+        return self
+
+
 def result(cell: Cell) -> dict[str, Any] | None:
     """What is kept of a finished run."""
     file = cell.folder / "cell.json"
@@ -169,17 +215,13 @@ def read_cell(file: Path) -> dict[str, Any]:
         UserError: if it can't be read, or is none.
     """
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        Finished.model_validate_json(text)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} can't be read ({error}); remove it, and the run is made again.") from error
-    names = ("family", "method", "multiple", "seed", "tunes", "lr", "spend", "budget_share", "overspent", "evaluations",
-             "iterations", "firstfault", "config")  # fmt: skip
-    lacks = next((name for name in names if not isinstance(kept, dict) or name not in kept), None)
-    if lacks or not kept["evaluations"] or not kept["iterations"]:
         raise UserError(
-            f"{file} is no finished run (it lacks {lacks or 'evaluations'}); remove it, and it is made again."
-        )
-    return kept
+            f"{file} is no finished run ({what_is_wrong(error)}); remove it, and it is made again."
+        ) from error
+    return json.loads(text)
 
 
 def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:

@@ -13,16 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 from rich.console import Console
 
-from firstfault.errors import UserError
+from firstfault.errors import UserError, what_is_wrong
 from firstfault.evaluation.cells import CellError, fail, failure, in_process, keep, result, teach, tidy, train_cell
 from firstfault.evaluation.plan import Cell, Plan, flat, slug
 from firstfault.evaluation.results import results
 from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import alone, saving, write_whole
+from firstfault.policy import pick_device
 from firstfault.progress import LONG, progress
-from firstfault.training.build import uses_cpu
+
+
+class Known(BaseModel):
+    """`settings.json`: what the runs of a folder were made with, as far as it is there (see `Plan.settings`)."""
+
+    budget: str = ""
+    lr_grid: list[float] = []
+    tune_seeds: int = 0
+    families: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, Any]] = {}
 
 
 class Comparison:
@@ -33,7 +44,7 @@ class Comparison:
         self.plan = plan
         self.console = console
         self.failures: dict[str, str] = {}
-        on_cpu = all(uses_cpu(family) for family in plan.families.values())
+        on_cpu = all(pick_device(family.device) == "cpu" for family in plan.families.values())
         self.jobs = plan.config.jobs or (_cores() if on_cpu else 1)
         self._running: set[BaseProcess] = set()
         self._stopping = False
@@ -163,7 +174,7 @@ class Comparison:
         """
         out = self.plan.config.out
         settings = json.loads(json.dumps(self.plan.settings()))
-        known = self._known(out / "settings.json")
+        known = _known(out / "settings.json")
         if change := _change(known, {name: settings[name] for name in ("budget", "lr_grid", "tune_seeds")}):
             self._refuse(*change)
         families, methods = (
@@ -200,15 +211,15 @@ class Comparison:
             "it was started with, or of a method another label (LABEL=NAME)."
         )
 
-    @staticmethod
-    def _known(file: Path) -> dict[str, Any]:
-        try:
-            known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{file} can't be read ({error}); remove it if the runs beside it are to be kept."
-            ) from error
-        return known if isinstance(known, dict) else {}
+
+def _known(file: Path) -> dict[str, Any]:
+    try:
+        known = Known.model_validate_json(file.read_bytes()) if file.exists() else Known()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} can't be read ({what_is_wrong(error)}); remove it if the runs beside it are to be kept."
+        ) from error
+    return known.model_dump(exclude_unset=True)
 
 
 def _change(known: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from firstfault.errors import UserError
 from firstfault.evaluation.statistics import LEVEL, area_weights, bootstrap, holm, mean_t, p_value, seeds_needed
 
 Kept = Mapping[str, Any]  # a cell.json
@@ -35,7 +36,11 @@ def results(
 
     A method that overspent in any run of a family is refused there: it has no part in levels and differences. One that
     `failed` in any, by family and method, is told apart from nobody: its other runs are those that went well.
+
+    Raises:
+        UserError: if runs of a family were not evaluated alike.
     """
+    check_alike(finished)
     refused = {(kept["family"], kept["method"]) for kept in finished if kept["overspent"]}
     runs = {
         (kept["family"], kept["method"], kept["seed"]): kept
@@ -62,6 +67,22 @@ def results(
         "differences": differences,
         "conclusions": _conclusions(differences, families),
     }  # fmt: skip
+
+
+def check_alike(finished: Iterable[Kept]) -> None:
+    """Whether the runs of each family can be compared.
+
+    Raises:
+        UserError: if one was evaluated after other iterations, or on another number of problems, than those before it.
+    """
+    known: dict[str, list[tuple[int, int]]] = {}
+    for kept in finished:
+        own = [(record["iteration"], len(record["outcomes"]["sampled"])) for record in kept["evaluations"]]
+        if known.setdefault(kept["family"], own) != own:
+            raise UserError(
+                f"{kept['method']} on {kept['family']}, seed {kept['seed']}, was not evaluated after the same "
+                "iterations on as many problems as other runs; remove its cell.json, and it is made again."
+            )
 
 
 def _run(kept: Kept) -> dict[str, Any]:

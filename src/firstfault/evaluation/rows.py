@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter
+
 from firstfault.errors import UserError
 from firstfault.files import saving, write_whole
 
@@ -82,13 +84,14 @@ def _lines(rows: Iterable[Any]) -> str:
 def _read(path: Path, text: bytes, row: type[Row], flag: str) -> tuple[dict[str, Any], list[Row]]:
     """The settings of a file, and its rows, without a last line that was cut short."""
     first, *lines = text.split(b"\n")
+    of_row = TypeAdapter(row)
     rows: list[Row] = []
     expected = "settings"
     try:
         made = dict(json.loads(first)["settings"])
         expected = row.__name__.lower()
         for line in lines[:-1]:  # the last is empty, or was cut short
-            rows.append(row(**json.loads(line)))
+            rows.append(of_row.validate_python(json.loads(line)))
     except (ValueError, LookupError, TypeError) as error:
         number = 1 if expected == "settings" else len(rows) + 2
         raise UserError(

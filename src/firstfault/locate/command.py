@@ -18,7 +18,7 @@ from rich.console import Console
 
 from firstfault.config import Settings, listed
 from firstfault.errors import UserError
-from firstfault.files import NotSaved
+from firstfault.files import NotSaved, try_folder
 from firstfault.locate.check import Check, by_judge, from_file
 from firstfault.locate.locate import Location, locate_async, save_pairs
 from firstfault.locate.show import print_location, write_page
@@ -84,12 +84,11 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
     failed = [trace for trace in traces if not trace.success]
     if not failed:
         raise UserError(f"{path} holds successful runs only; give a file with failed runs.")
-    with _writing(config):
-        for output in (config.html, config.dpo, config.trees and config.trees / TREES):
-            if output:
-                output.parent.mkdir(parents=True, exist_ok=True)
-                if output.is_dir():
-                    raise UserError(f"{output} is a folder; give the path of a file.")
+    for output in filter(None, (config.html, config.dpo, config.trees and config.trees / TREES)):
+        with _writing(output):
+            try_folder(output.parent)
+        if output.is_dir():
+            raise UserError(f"{output} is a folder; give the path of a file.")
     writer, judge = _writers(config)
     check = from_file(config.check) if config.check else by_judge(judge, config.judge) if config.judge else None
     _ask(failed, config, yes or config.is_local, console)
@@ -119,9 +118,8 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
     try:
         asyncio.run(search())
     finally:
-        with _writing(config):
-            if found:
-                _write(found, config)
+        if found:
+            _write(found, config)
         spent = in_words([writer.spent, judge.spent], lambda read, written: _money(read, written, config))
         console.print(spent, markup=False, highlight=False)
     if not found:
@@ -195,18 +193,20 @@ def _money(read: float, written: float, config: LocateConfig) -> str:
 
 
 @contextmanager
-def _writing(config: LocateConfig) -> Iterator[None]:
+def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or config.html or config.dpo or config.trees
-        raise UserError(f"{where} can't be written ({error.strerror}); give another path.") from error
+        raise UserError(f"{output} can't be written ({error.strerror}); give another path.") from error
 
 
 def _write(found: list[Location], config: LocateConfig) -> None:
     if config.html:
-        write_page(found, config.html)
+        with _writing(config.html):
+            write_page(found, config.html)
     if config.dpo:
-        save_pairs([pair for location in found for pair in location.pairs()], config.dpo)
+        with _writing(config.dpo):
+            save_pairs([pair for location in found for pair in location.pairs()], config.dpo)
     if config.trees:
-        save_trees([location.tree for location in found], config.trees / TREES)
+        with _writing(config.trees / TREES):
+            save_trees([location.tree for location in found], config.trees / TREES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from firstfault.report.text import escape, number
 
@@ -124,7 +125,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _whole_ticks(low: float, high: float) -> list[int]:
-    step = next(f * 10**p for p in range(10) for f in (1, 2, 5) if (high - low) / (f * 10**p) <= 6)
+    step = next(f * 10**p for p in count() for f in (1, 2, 5) if (high - low) / (f * 10**p) <= 6)
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

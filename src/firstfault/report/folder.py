@@ -5,14 +5,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from firstfault.errors import UserError
-from firstfault.run_folder import RunFolder, is_number
-from firstfault.tree import UNREADABLE, Tree, load_trees
+from firstfault.run_folder import RunFolder
+from firstfault.tree import Tree, load_trees
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,11 @@ class Run:
 
     @property
     def names(self) -> list[str]:
-        """All metrics that are numbers in some iteration, in order of appearance."""
-        return list(
-            dict.fromkeys(k for row in self.metrics for k, v in row.items() if is_number(v) and k != "iteration")
-        )
+        """All metrics that some iteration has, in order of appearance."""
+        return list(dict.fromkeys(name for row in self.metrics for name in row if name != "iteration"))
 
     def series(self, name: str) -> list[float | None]:
-        return [row[name] if is_number(row.get(name)) else None for row in self.metrics]
+        return [row.get(name) for row in self.metrics]
 
     def total(self, name: str) -> float | None:
         """The sum over all iterations; None if no iteration has the metric."""
@@ -70,35 +67,11 @@ def read_records(path: Path) -> Run:
     )
 
 
-def read_trees(file: Path) -> list[Tree]:
-    """All trees of a file, which may come from anywhere."""
-    try:
-        return list(load_trees(file))
-    except UNREADABLE as error:
-        raise UserError(f"{file} holds no trees ({error}); give a file from a run's trees folder.") from error
-
-
-@contextmanager
-def showing(file: Path) -> Iterator[None]:
-    """Say in a sentence that trees of a file which could be read make no sense."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UserError(
-            f"{file} holds trees that can't be shown ({type(error).__name__}: {error}); give a file as a run wrote it."
-        ) from error
-
-
 def _chosen_trees(path: Path, each: int) -> Iterator[tuple[int, Tree]]:
     files = RunFolder(path).tree_files()
     for iteration in sorted({min(files), max(files)}) if files else []:
-        try:
-            best = heapq.nlargest(each, load_trees(files[iteration]), key=telling)
-        except UNREADABLE as error:
-            raise UserError(
-                f"{files[iteration]} can't be read ({error}): restore it as the run wrote it, or remove it."
-            ) from error
-        yield from ((iteration, tree) for tree in best)
+        for tree in heapq.nlargest(each, load_trees(files[iteration]), key=telling):
+            yield iteration, tree
 
 
 def telling(tree: Tree) -> tuple[bool, bool, bool, float]:

@@ -27,10 +27,10 @@ def achieved(folder: RunFolder) -> Group:
             f"after {record['iteration']} iterations" if record["iteration"] else "before", justify="right"
         )
     for kind in ("sampled", "greedy"):
-        cells = [f"{r[kind]:.3f} [{r[f'{kind}_low']:.3f}, {r[f'{kind}_high']:.3f}]" for r in records]
-        table.add_row(kind, *cells)
+        values = [{"mean": r.get(kind), "low": r.get(f"{kind}_low"), "high": r.get(f"{kind}_high")} for r in records]
+        table.add_row(kind, *(escape(with_interval(value)) if value["low"] is not None else "" for value in values))
     total = {
-        name: f"{sum(row[name] for row in rows):,.0f}"
+        name: f"{sum(row.get(name, 0) for row in rows):,.0f}"
         for name in ("rollouts", "probes", "generated_tokens", "trained_tokens", "tool_calls")
     }
     took = (
@@ -79,7 +79,8 @@ def _line(node: Node) -> Text:
         line.append(f" {one_line(call.name, 24)}({one_line(arguments, 40)})", style="dim")
         line.append(f" → {one_line(call.output, 24)}", style="yellow" if call.failed else "cyan")
     if node.is_leaf:
-        line.append(f"  reward {node.reward:+.2f} ({node.end})", style=style)
+        reward = "" if node.reward is None else f"reward {node.reward:+.2f} "
+        line.append(f"  {reward}({one_line(node.end)})", style=style)
     if node.terms:
         line.append(f"  A {node.advantage:+.2f}", style="dim")
     if value := state_value(node):

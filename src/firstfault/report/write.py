@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,9 +124,8 @@ def _measures(run: Run) -> list[str]:
 
 
 def _interval(record: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
-    values = [record.get(name), record.get(f"{name}_low"), record.get(f"{name}_high")]
-    fits = all(isinstance(v, int | float) and math.isfinite(v) for v in values)
-    return tuple(values) if fits else None
+    values = tuple(record.get(name + end) for end in ("", "_low", "_high"))
+    return values if None not in values else None
 
 
 def _evaluation(run: Run) -> dict[str, Any] | None:

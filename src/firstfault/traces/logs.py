@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from firstfault.agent.calls import OPEN, bare_call, tagged_calls
+from firstfault.errors import what_is_wrong
 from firstfault.traces.canonical import Asked, Draft, Facts, Refused, Said, is_success, refused, schemas
 from firstfault.traces.messages import chat
 from firstfault.tree import Node, Tree
 
 INSPECT, TREES = "Inspect", "firstfault trees"
-BROKEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)  # what a value that is no tree raises
 
 
 # Inspect
@@ -75,8 +75,8 @@ def failed_runs(value: dict[str, Any], where: str) -> Iterator[Draft]:
         tree = Tree.from_json(json.dumps(value))
         leaves = [leaf for leaf in tree.leaves if not leaf.success]
         task = tree.task.id or "-".join(map(str, tree.key)) or "tree"
-    except BROKEN as error:
-        what = f"it is no tree that firstfault wrote ({type(error).__name__}: {error})"
+    except (ValueError, RecursionError) as error:
+        what = f"it is no tree that firstfault wrote ({what_is_wrong(error)})"
         yield refused(TREES, where, f"{what}; give a file of the trees/ of a run.")
         return
     for leaf in leaves:

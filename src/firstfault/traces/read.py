@@ -7,6 +7,7 @@ itself and in one sentence. See docs/traces.md for the formats.
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from firstfault.traces.canonical import Refused, canonical
 from firstfault.traces.documents import documents
 from firstfault.traces.find import find
 from firstfault.traces.spans import find_spans
-from firstfault.tree import UNREADABLE
 
-BROKEN = (*UNREADABLE, RecursionError)  # what reading a log raises that has not the types its format says
+# what reading a log raises that has not the types its format says
+BROKEN = (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from firstfault.agent.chat import Chat
@@ -83,19 +82,6 @@ def complete(config: RunConfig, source: TaskSource, method: Method) -> RunConfig
     """`config`, which `source` and `method` were built from, with all their options."""
     options = {"name": config.method["name"], **method.model_dump(mode="json", exclude_none=True)}
     return config.model_copy(update={"tasks": complete_tasks(config.tasks, source), "method": options})
-
-
-def uses_cpu(config: RunConfig) -> bool:
-    """Whether a run computes on the CPU: where it must, and where there is no CUDA GPU (others lack float64)."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = cuda, but this torch finds no CUDA GPU; install one that does, or set device = cpu.")
-    return config.device == "cpu" or not torch.cuda.is_available()
-
-
-def use_threads(config: RunConfig) -> None:
-    """Compute in as many threads as `config` says, of which the last bits depend; 0 leaves it to torch."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
 
 
 def run_tools(config: RunConfig, source: TaskSource) -> list[Tool]:

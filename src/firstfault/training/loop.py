@@ -26,12 +26,12 @@ from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
 from firstfault.files import alone, saving
 from firstfault.methods.base import Method
-from firstfault.policy import load_policy
+from firstfault.policy import load_policy, pick_device, use_threads
 from firstfault.progress import LONG, progress
 from firstfault.run_folder import RunFolder
 from firstfault.tasks.base import TaskSource
 from firstfault.training.budget import tasks_due
-from firstfault.training.build import build_agent, build_method, build_tasks, complete, run_tools, use_threads, uses_cpu
+from firstfault.training.build import build_agent, build_method, build_tasks, complete, run_tools
 from firstfault.training.checkpoint import load_state, save_checkpoint
 from firstfault.training.cold_start import start_model
 from firstfault.training.learner import Learner, holding
@@ -90,11 +90,13 @@ class Trainer:
         self.folder = RunFolder(config.run_dir)
         if self.folder.is_used and not resume:
             raise UserError(f"{config.run_dir} holds a run already; go on with --resume, or give another --run-dir.")
-        use_threads(config)
+        use_threads(config.threads)
         tracker = None if config.tracker == "none" else config.tracker
         if tracker and importlib.util.find_spec(tracker) is None:  # accelerate would go on without it
             raise UserError(f"the tracker {tracker} is not installed; pip install 'firstfault[{tracker}]'.")
-        self.accelerator = Accelerator(log_with=tracker, project_dir=config.run_dir, cpu=uses_cpu(config))
+        self.accelerator = Accelerator(
+            log_with=tracker, project_dir=config.run_dir, cpu=pick_device(config.device) == "cpu"
+        )
         # what is wrong with tasks, tools or folder shows before a model is taught or loaded
         source.train(config.seed, 0, config.batch)
         self.held_out = held_out(source, config.evaluation)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
+from typing import get_type_hints
 
 import numpy as np
 import torch
@@ -54,23 +56,23 @@ class Packed:
     output), `state_nodes` the node that it ends.
     """
 
-    tokens: Tensor  # [N]
-    positions: Tensor  # [N]
+    tokens: torch.LongTensor  # [N]
+    positions: torch.LongTensor  # [N]
     segments: list[_Segment]
-    targets: Tensor  # [A]
-    predicted_by: Tensor  # [A]
-    old_logprobs: Tensor  # [A]
-    localized: Tensor  # [A], bool: from a critical step on
-    term_token: Tensor  # [T]
-    advantages: Tensor  # [T]
-    weights: Tensor  # [T]
-    clip_low: Tensor  # [T]
-    clip_high: Tensor  # [T]
-    term_run: Tensor  # [T]
-    term_tree: Tensor  # [T]
-    reference_logprobs: Tensor  # [A], or [0] if there are none
+    targets: torch.LongTensor  # [A]
+    predicted_by: torch.LongTensor  # [A]
+    old_logprobs: torch.FloatTensor  # [A]
+    localized: torch.BoolTensor  # [A]: from a critical step on
+    term_token: torch.LongTensor  # [T]
+    advantages: torch.FloatTensor  # [T]
+    weights: torch.FloatTensor  # [T]
+    clip_low: torch.FloatTensor  # [T]
+    clip_high: torch.FloatTensor  # [T]
+    term_run: torch.LongTensor  # [T]
+    term_tree: torch.LongTensor  # [T]
+    reference_logprobs: torch.FloatTensor  # [A], or [0] if there are none
     steps: list[Node]
-    states: Tensor  # [S]
+    states: torch.LongTensor  # [S]
     state_nodes: list[Node]
 
     @cached_property
@@ -79,26 +81,8 @@ class Packed:
         return TreePlan(self.segments, self.positions)
 
 
-@dataclass
-class _Row:
-    tokens: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-    predicted_by: list[int] = field(default_factory=list)
-    old_logprobs: list[float] = field(default_factory=list)
-    localized: list[bool] = field(default_factory=list)
-    term_token: list[int] = field(default_factory=list)
-    advantages: list[float] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    clip_low: list[float] = field(default_factory=list)
-    clip_high: list[float] = field(default_factory=list)
-    term_run: list[int] = field(default_factory=list)
-    term_tree: list[int] = field(default_factory=list)
-    reference_logprobs: list[float] = field(default_factory=list)
-    steps: list[Node] = field(default_factory=list)
-    states: list[int] = field(default_factory=list)
-    state_nodes: list[Node] = field(default_factory=list)
-    segments: list[_Segment] = field(default_factory=list)
+COLUMNS = get_type_hints(Packed)
+DTYPES = {torch.LongTensor: torch.long, torch.FloatTensor: torch.float32, torch.BoolTensor: torch.bool}
 
 
 def needed(tree: Tree) -> set[Node]:
@@ -125,37 +109,21 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
         ValueError: if a step has log-probabilities, or a term advantages, for another number of tokens than its own;
             if the reference's log-probabilities are there for some steps only.
     """
-    row = _Row()
+    row = SimpleNamespace(**{name: [] for name in COLUMNS})
     nodes = 0  # of earlier trees, which keeps the runs of trees apart
     for number, tree in enumerate(trees):
         _add(row, tree, number, nodes)
         nodes += len(tree.nodes)
     if len(row.reference_logprobs) not in (0, len(row.targets)):
         raise ValueError(f"{len(row.reference_logprobs)} of {len(row.targets)} action tokens have a reference's")
-    tensor = lambda values, dtype=torch.float32: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
-    return Packed(
-        tokens=tensor(row.tokens, torch.long),
-        positions=tensor(row.positions, torch.long),
-        segments=row.segments,
-        targets=tensor(row.targets, torch.long),
-        predicted_by=tensor(row.predicted_by, torch.long),
-        old_logprobs=tensor(row.old_logprobs),
-        localized=tensor(row.localized, torch.bool),
-        term_token=tensor(row.term_token, torch.long),
-        advantages=tensor(row.advantages),
-        weights=tensor(row.weights),
-        clip_low=tensor(row.clip_low),
-        clip_high=tensor(row.clip_high),
-        term_run=tensor(row.term_run, torch.long),
-        term_tree=tensor(row.term_tree, torch.long),
-        reference_logprobs=tensor(row.reference_logprobs),
-        steps=row.steps,
-        states=tensor(row.states, torch.long),
-        state_nodes=row.state_nodes,
-    )
+    columns = {
+        name: torch.tensor(values, dtype=DTYPES[COLUMNS[name]], device=device) if COLUMNS[name] in DTYPES else values
+        for name, values in vars(row).items()
+    }
+    return Packed(**columns)
 
 
-def _add(row: _Row, tree: Tree, number: int, nodes: int) -> None:
+def _add(row: SimpleNamespace, tree: Tree, number: int, nodes: int) -> None:
     """Append a tree, depth first, so that the steps of a segment stand side by side."""
     kept = needed(tree)
     children = {node: [child for child in node.children if child in kept] for node in kept}

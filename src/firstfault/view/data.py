@@ -129,7 +129,7 @@ def _node(node: Node, words: Words | None) -> dict[str, Any]:
 
 def _interval(node: Node) -> tuple[float, float] | None:
     """Of a value that is a mean of completions whose rewards are 0 or 1; the runs through the node include these."""
-    is_share = node.value_samples > 0 and all(leaf.reward in (0, 1) for leaf in node.leaves)
+    is_share = node.value is not None and node.value_samples > 0 and all(leaf.reward in (0, 1) for leaf in node.leaves)
     return wilson(node.value, node.value_samples) if is_share else None
 
 

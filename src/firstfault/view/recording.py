@@ -8,10 +8,10 @@ from typing import Any
 
 from firstfault.errors import UserError
 from firstfault.methods import METHODS
-from firstfault.report.folder import Run, read_records, read_trees, showing
+from firstfault.report.folder import Run, read_records
 from firstfault.report.metrics import METRICS
 from firstfault.run_folder import RunFolder
-from firstfault.tree import Tree
+from firstfault.tree import Tree, load_trees
 from firstfault.view.credit import Credit, as_written, credit_by, named
 from firstfault.view.data import Decode, decoder, payload, plain, summary
 
@@ -47,7 +47,7 @@ class Recording:
             raise UserError(f"{path} holds no {which}; give a file from a run's trees folder.")
 
     def _trees(self, iteration: int) -> list[Tree]:
-        trees = read_trees(self.files[iteration])
+        trees = list(load_trees(self.files[iteration]))
         return trees if self.only is None else trees[self.only - 1 : self.only] if self.only > 0 else []
 
     def _credit(self, iteration: int, name: str) -> Credit:
@@ -105,15 +105,13 @@ class Recording:
     def summaries(self, iteration: int, credits: tuple[str, ...]) -> list[dict[str, Any]]:
         """The trees of an iteration, by the first of these credits: the one that filters ask in a tree, too."""
         first = self.credit(iteration, (credits or ("",))[0])
-        with showing(self.files[iteration]):
-            return [summary(tree) for tree in first.trees]
+        return [summary(tree) for tree in first.trees]
 
     def tree(self, iteration: int, number: int, credits: tuple[str, ...]) -> dict[str, Any]:
         """A tree with credit: that which was written, or that of one or two methods."""
         tree = self.trees(iteration)[number]
         given = [self.credit(iteration, name) for name in credits or ("",)]
-        with showing(self.files[iteration]):
-            return payload(tree, [credit.payload(number) for credit in given], self.decode)
+        return payload(tree, [credit.payload(number) for credit in given], self.decode)
 
 
 def _iteration(file: Path) -> int:

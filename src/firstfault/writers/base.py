@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from firstfault.errors import UserError
-from firstfault.files import cache_folder, saving, write_whole
+from firstfault.files import cache_folder, saving, try_folder, write_whole
 from firstfault.text import encodable
 from firstfault.tools.arguments import Schema
 
@@ -68,8 +67,7 @@ class KeptWriter(ABC):
         self.model, self.temperature, self.max_tokens = model, temperature, max_tokens
         self.cache = cache or cache_folder() / "completions"
         try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.cache).close()  # before anything is paid for that could not be kept
+            try_folder(self.cache)
         except OSError as error:
             raise UserError(
                 f"the cache {self.cache} can't be written ({error.strerror}); name another folder."

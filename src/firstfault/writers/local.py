@@ -7,14 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from firstfault.agent.calls import ParsedCall
 from firstfault.agent.chat import Chat
 from firstfault.engines.base import Sampling
 from firstfault.engines.transformers import TransformersEngine
 from firstfault.errors import UserError
-from firstfault.policy import load_policy, version
+from firstfault.policy import load_policy, pick_device, version
 from firstfault.tools.arguments import Schema
 from firstfault.writers.base import KeptWriter, Message, Refused, Spent, plain
 
@@ -39,7 +37,7 @@ class LocalModel(KeptWriter):
         self, model: str, *, temperature: float = 1.0, max_tokens: int = 2048, cache: Path | None = None
     ):  # fmt: skip
         super().__init__(version(model), temperature, max_tokens, cache)
-        policy, self._tokenizer = load_policy(model, "cuda" if torch.cuda.is_available() else "cpu")
+        policy, self._tokenizer = load_policy(model, pick_device())
         self._engine = TransformersEngine(policy, self._tokenizer, deterministic=False)
         self._context = policy.config.max_position_embeddings
         self._chats: dict[str, Chat] = {}  # by tools

@@ -10,18 +10,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from firstfault.agent.rollouts import Agent
 from firstfault.config import RunConfig, Settings, between_commas
-from firstfault.errors import UserError
+from firstfault.errors import UserError, what_is_wrong
 from firstfault.evaluation.agents import local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
 from firstfault.evaluation.claims.compared import Compared, Read, read_runs
-from firstfault.evaluation.claims.finding import Figure, Finding
+from firstfault.evaluation.claims.finding import Finding
 from firstfault.evaluation.claims.measured import Measured, Measurement, Row, Subject
 from firstfault.evaluation.plan import slug
 from firstfault.evaluation.rows import RowsFile
@@ -31,6 +31,7 @@ from firstfault.tasks import TaskSource
 from firstfault.training.build import build_tasks, run_tools
 
 SEED = 10_007  # of tasks, apart from those of training
+FINDINGS = TypeAdapter(list[Finding])  # `claims.json`
 TRIED = 50  # tasks for each that is wanted, at most: some claims are of tasks that always fail
 
 
@@ -94,10 +95,9 @@ def _report(findings: Sequence[Finding], out: Path, console: Console) -> None:
 def _known(file: Path) -> list[Finding]:
     """What earlier commands checked."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-        return [Finding(**{**one, "figures": [Figure(**figure) for figure in one["figures"]]}) for one in told]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} can't be read ({error!r}); remove it, or give another --out.") from error
+        return FINDINGS.validate_json(file.read_bytes()) if file.exists() else []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read ({what_is_wrong(error)}); remove it, or give another --out.") from error
 
 
 def _read_claims(names: Sequence[str], settings: ClaimsConfig) -> list[Finding]:

@@ -12,7 +12,7 @@ from firstfault.errors import UserError
 from firstfault.evaluation.cells import FAILED, read_cell
 from firstfault.evaluation.claims.finding import Figure, Finding, judged
 from firstfault.evaluation.plan import TUNE_SEEDS, slug
-from firstfault.evaluation.results import Kept, Runs, at_k
+from firstfault.evaluation.results import Kept, Runs, at_k, check_alike
 from firstfault.evaluation.statistics import area_weights
 
 Value = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell
@@ -124,12 +124,13 @@ def read_runs(folder: Path) -> tuple[Runs, dict[tuple[str, str], str]]:
     well.
 
     Raises:
-        UserError: if there are none, or one can't be read.
+        UserError: if there are none, one can't be read, or they were not evaluated alike.
     """
     found: Runs = {}
     left_out: dict[tuple[str, str], str] = {}
+    seeds = {f"seed-{seed}" for seed in range(TUNE_SEEDS)}
     failed = {file.parts[-5:-3] for file in folder.glob(f"cells/*/*/lr-*/seed-*/{FAILED}")
-              if int(file.parts[-2].removeprefix("seed-")) < TUNE_SEEDS}  # fmt: skip
+              if file.parts[-2] in seeds}  # fmt: skip
     for file in sorted(folder.glob("cells/*/*/lr-*/seed-*/cell.json")):
         kept = read_cell(file)
         key = kept["family"], kept["method"], kept["seed"]
@@ -148,6 +149,7 @@ def read_runs(folder: Path) -> tuple[Runs, dict[tuple[str, str], str]]:
     runs = {key: kept for key, kept in found.items() if key[:2] not in left_out}
     if not runs:
         raise UserError(f"{folder} has no finished run of a comparison; give the --out of firstfault compare.")
+    check_alike(runs.values())
     return runs, left_out
 
 
