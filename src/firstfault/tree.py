@@ -382,6 +382,10 @@ def load_trees(path: Path) -> Iterator[Tree]:
             for line in file:
                 yield Tree.from_json(line)
                 number += 1
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"{path} can't be read ({error.strerror}); give a file of trees, such as RUN/trees/step-0001.jsonl.gz."
+        ) from error
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} holds no trees as a run writes them (line {number}: {what_is_wrong(error)}); restore it, or give "
