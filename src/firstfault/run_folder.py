@@ -25,7 +25,7 @@ CHANGEABLE = {"run_dir", "steps", "checkpoint_every", "evaluation", "tracker", "
 Number = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)]
 
 
-class Row(BaseModel):
+class MetricsRow(BaseModel):
     """The metrics of an iteration, in a line of `metrics.jsonl`."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -33,7 +33,7 @@ class Row(BaseModel):
     iteration: int = Field(ge=1, lt=10**9)
 
 
-class Record(BaseModel):
+class EvaluationRecord(BaseModel):
     """An evaluation, in `evaluation.json`: numbers, of which some have the ends of their interval beside them."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
@@ -43,7 +43,7 @@ class Record(BaseModel):
     families: dict[str, dict[str, float]] = {}
 
     @model_validator(mode="after")
-    def _whole_intervals(self) -> Record:
+    def _whole_intervals(self) -> EvaluationRecord:
         for name in self.model_fields_set:
             of = name.removesuffix("_low").removesuffix("_high")
             lacks = {of, f"{of}_low", f"{of}_high"} - self.model_fields_set
@@ -52,7 +52,7 @@ class Record(BaseModel):
         return self
 
 
-RECORDS = TypeAdapter(list[Record])
+RECORDS = TypeAdapter(list[EvaluationRecord])
 
 
 class RunFolder:
@@ -167,7 +167,7 @@ def _metrics(text: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            iteration = Row.model_validate_json(line).iteration
+            iteration = MetricsRow.model_validate_json(line).iteration
         except ValidationError as error:
             if i == len(lines) - 1 and error.errors()[0]["type"] == "json_invalid":
                 break  # a run that is being written, or was killed while it wrote

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import torch
 from rich.console import Console
 
 from firstfault.agent.rollouts import Agent, side_by_side
@@ -68,12 +69,16 @@ def local_settings(config: RunConfig, source: TaskSource) -> dict[str, Any]:
     """The settings that the runs of a local agent follow from."""
     tasks = complete_tasks(config.tasks, source)
     own = config.model_dump(mode="json", include={"functions", "mcp", "search", "agent"})
-    taught = {"cold_start": config.cold_start.model_dump(mode="json")} if config.model == "tiny" else {}
+    taught = {
+        "cold_start": config.cold_start.model_dump(mode="json"),
+        "threads": config.threads,
+        "torch": torch.__version__,
+    }
     return {
         "model": version(config.model),
         "tasks": tasks,
         **own,
-        **taught,
+        **(taught if config.model == "tiny" else {}),
         "files": files_of({"tasks": tasks, **own}),
     }
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from firstfault.errors import UserError, what_is_wrong
 from firstfault.evaluation.plan import Budget, Cell, files_of
 from firstfault.files import saving, whole, write_whole
 from firstfault.policy import use_threads
-from firstfault.run_folder import Record, Row, RunFolder
+from firstfault.run_folder import EvaluationRecord, MetricsRow, RunFolder
 from firstfault.training.build import build_method, build_tasks, run_tools
 from firstfault.training.cold_start import start_model
 from firstfault.training.loop import Trainer
@@ -87,7 +88,8 @@ def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(log, "")
     process = PROCESSES.Process(target=_child, args=(work, argument, folder, os.getcwd(), dict(os.environ)))
-    # a first one starts the server: it is not to be interrupted while it imports, in sight of who interrupts
+    # the first one starts the server, which is not to say how it was interrupted while it imported
+    resource_tracker.ensure_running()  # it would unblock the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -105,7 +107,6 @@ def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started
 
 
 def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, environment: dict[str, str]) -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.chdir(here)  # the process that this one was forked from may be elsewhere, with another environment
     os.environ.clear()
     os.environ.update(environment)
@@ -114,6 +115,7 @@ def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, 
         os.dup2(log.fileno(), 2)
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             work(argument)
         except UserError as error:
             print(f"firstfault: {error}", file=sys.stderr)
@@ -159,7 +161,7 @@ def audit(spend: Spend, budget: Budget, iterations: int, batch: int) -> tuple[fl
     return share, f"{getattr(spend, name):,.0f} {name.replace('_', ' ')}, {allowed:,} allowed"
 
 
-class Evaluation(Record):
+class Evaluation(EvaluationRecord):
     """An evaluation of a run, with what had been spent by then."""
 
     sampled: float
@@ -182,7 +184,7 @@ class Finished(BaseModel):
     budget_share: float
     overspent: str
     evaluations: list[Evaluation] = Field(min_length=1)
-    iterations: list[Row] = Field(min_length=1)
+    iterations: list[MetricsRow] = Field(min_length=1)
     firstfault: str
     config: dict[str, Any]
     files: dict[str, str] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
 from firstfault.errors import UserError, what_is_wrong
@@ -26,9 +26,10 @@ from firstfault.policy import pick_device
 from firstfault.progress import LONG, progress
 
 
-class Known(BaseModel):
+class FolderSettings(BaseModel):
     """`settings.json`: what the runs of a folder were made with, as far as it is there (see `Plan.settings`)."""
 
+    model_config = ConfigDict(extra="forbid")
     budget: str = ""
     lr_grid: list[float] = []
     tune_seeds: int = 0
@@ -177,26 +178,31 @@ class Comparison:
         known = _known(out / "settings.json")
         if change := _change(known, {name: settings[name] for name in ("budget", "lr_grid", "tune_seeds")}):
             self._refuse(*change)
-        families, methods = (
-            {
-                label: _change(known.get(kind, {}).get(label, {}), table, f"{kind}.{label}.")
-                for label, table in settings[kind].items()
-            }
+        changed = {
+            (kind, label): change
             for kind in ("families", "methods")
-        )
+            for label, table in settings[kind].items()
+            if (change := _change(known.get(kind, {}).get(label, {}), table, f"{kind}.{label}."))
+        }
+        for (kind, label), change in changed.items():
+            runs = f"{slug(label)}/*" if kind == "families" else f"*/{slug(label)}"
+            if any(out.glob(f"cells/{runs}/lr-*/seed-*/cell.json")):  # asked for now or not
+                self._refuse(*change)
+        begun = []
         for cell in (*self.plan.tuning(), *self.plan.compared(self.chosen())):
-            change = families[cell.family] or methods[cell.method]
             kept = result(cell)
             if kept:
                 config = cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"})
                 mine = flat({**config, "files": cell.files})
                 its = flat({**kept["config"], "files": kept.get("files", {})})
-                if change := change or _change(its, mine):
+                if change := _change(its, mine):
                     self._refuse(*change)
-            elif change:
-                shutil.rmtree(cell.folder, ignore_errors=True)
-                if families[cell.family]:
-                    shutil.rmtree(cell.start, ignore_errors=True)
+            elif ("families", cell.family) in changed:
+                begun += [cell.folder, cell.start]
+            elif ("methods", cell.method) in changed:
+                begun += [cell.folder]
+        for folder in begun:
+            shutil.rmtree(folder, ignore_errors=True)
         for kind in ("families", "methods"):
             settings[kind] = known.get(kind, {}) | settings[kind]
         with saving(out):
@@ -214,7 +220,7 @@ class Comparison:
 
 def _known(file: Path) -> dict[str, Any]:
     try:
-        known = Known.model_validate_json(file.read_bytes()) if file.exists() else Known()
+        known = FolderSettings.model_validate_json(file.read_bytes()) if file.exists() else FolderSettings()
     except (OSError, ValueError) as error:
         raise UserError(
             f"{file} can't be read ({what_is_wrong(error)}); remove it if the runs beside it are to be kept."

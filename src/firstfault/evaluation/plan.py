@@ -363,8 +363,10 @@ def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """The hashes of the files that settings name: code of methods, tasks and tools, rows, corpora, weights."""
     values = [text for value in flat(settings).values() for text in (value if isinstance(value, list) else [value])]
     names = [text.rpartition(":")[0] if ".py:" in text else text for text in values if isinstance(text, str)]
-    weights = [str(file) for name in names if os.path.isdir(name) for file in sorted(Path(name).glob("*.safetensors"))]
-    return {name: _hash(name, os.stat(name).st_mtime_ns) for name in [*names, *weights] if os.path.isfile(name)}
+    model = settings.get("model", "tiny")
+    if model != "tiny":
+        names += [str(file) for kind in ("*.safetensors", "*.bin") for file in Path(model).glob(kind)]
+    return {name: _hash(name, os.stat(name).st_mtime_ns) for name in sorted(names) if os.path.isfile(name)}
 
 
 @functools.cache

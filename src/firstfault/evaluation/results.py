@@ -73,15 +73,18 @@ def check_alike(finished: Iterable[Kept]) -> None:
     """Whether the runs of each family can be compared.
 
     Raises:
-        UserError: if one was evaluated after other iterations, or on another number of problems, than those before it.
+        UserError: if two were evaluated after different iterations, or on different numbers of problems.
     """
-    known: dict[str, list[tuple[int, int]]] = {}
+    known: dict[str, tuple[str, str]] = {}  # of each family, a run and how it was evaluated
     for kept in finished:
-        own = [(record["iteration"], len(record["outcomes"]["sampled"])) for record in kept["evaluations"]]
-        if known.setdefault(kept["family"], own) != own:
+        problems = len(kept["evaluations"][0]["outcomes"]["sampled"])
+        how = f"after iterations {', '.join(str(r['iteration']) for r in kept['evaluations'])} on {problems} problems"
+        run = f"{kept['method']}, seed {kept['seed']}"
+        first, known_how = known.setdefault(kept["family"], (run, how))
+        if how != known_how:
             raise UserError(
-                f"{kept['method']} on {kept['family']}, seed {kept['seed']}, was not evaluated after the same "
-                "iterations on as many problems as other runs; remove its cell.json, and it is made again."
+                f"runs on {kept['family']} can't be compared: {first} was evaluated {known_how}, {run} {how}; remove "
+                "the cell.json of those that are wrong, and they are made again."
             )
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from firstfault.errors import UserError
 from firstfault.files import saving, write_whole
@@ -84,7 +84,7 @@ def _lines(rows: Iterable[Any]) -> str:
 def _read(path: Path, text: bytes, row: type[Row], flag: str) -> tuple[dict[str, Any], list[Row]]:
     """The settings of a file, and its rows, without a last line that was cut short."""
     first, *lines = text.split(b"\n")
-    of_row = TypeAdapter(row)
+    of_row = TypeAdapter(row, config=ConfigDict(extra="forbid"))
     rows: list[Row] = []
     expected = "settings"
     try:

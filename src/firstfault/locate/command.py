@@ -100,8 +100,10 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
                 try:
                     with progress(console) as bar:  # closed before anything is printed
                         row = bar.add_task(f"trace {number} of {len(failed)}", total=config.budget, unit="runs")
-                        location = await _located(trace, config, writer, check, partial(bar.advance, row))
-                        bar.update(row, total=bar.tasks[row].completed)  # a search may end early
+                        try:
+                            location = await _located(trace, config, writer, check, partial(bar.advance, row))
+                        finally:
+                            bar.update(row, total=bar.tasks[row].completed)  # a search may end early
                 except (EndpointError, NotSaved):
                     raise
                 except UserError as error:
@@ -118,10 +120,10 @@ def command(path: Path, config: LocateConfig, *, yes: bool = False, as_json: boo
     try:
         asyncio.run(search())
     finally:
-        if found:
-            _write(found, config)
         spent = in_words([writer.spent, judge.spent], lambda read, written: _money(read, written, config))
         console.print(spent, markup=False, highlight=False)
+        if found:
+            _write(found, config)
     if not found:
         raise UserError(refusals[-1])
     for refusal in refusals:
@@ -201,12 +203,17 @@ def _writing(output: Path) -> Iterator[None]:
 
 
 def _write(found: list[Location], config: LocateConfig) -> None:
-    if config.html:
-        with _writing(config.html):
-            write_page(found, config.html)
-    if config.dpo:
-        with _writing(config.dpo):
-            save_pairs([pair for location in found for pair in location.pairs()], config.dpo)
-    if config.trees:
-        with _writing(config.trees / TREES):
-            save_trees([location.tree for location in found], config.trees / TREES)
+    """Write what was asked for. What can't be written keeps the rest from nothing: all of it was paid for."""
+    failed = []
+    for output, write in (
+        (config.html, lambda path: write_page(found, path)),
+        (config.dpo, lambda path: save_pairs([pair for location in found for pair in location.pairs()], path)),
+        (config.trees and config.trees / TREES, lambda path: save_trees([one.tree for one in found], path)),
+    ):
+        try:
+            if output:
+                write(output)
+        except OSError as error:
+            failed.append(f"{output} can't be written ({error.strerror}); give another path.")
+    if failed:
+        raise UserError(" ".join(failed))

@@ -42,7 +42,8 @@ def start_model(config: RunConfig, source: TaskSource, console: Console, tools: 
     try:
         return str(cold_start(source, config.cold_start, done, tools))
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def cold_start(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import get_type_hints
+from typing import Annotated, get_type_hints
 
 import numpy as np
 import torch
@@ -45,6 +45,9 @@ class _Segment:
             yield _Segment(start, path[: len(self.before) + start - self.start], min(start + length, self.end))
 
 
+Long, Float, Bool = (Annotated[Tensor, dtype] for dtype in (torch.long, torch.float32, torch.bool))
+
+
 @dataclass
 class Packed:
     """Some trees in one row of N tokens, with A action tokens and T terms.
@@ -56,23 +59,23 @@ class Packed:
     output), `state_nodes` the node that it ends.
     """
 
-    tokens: torch.LongTensor  # [N]
-    positions: torch.LongTensor  # [N]
+    tokens: Long  # [N]
+    positions: Long  # [N]
     segments: list[_Segment]
-    targets: torch.LongTensor  # [A]
-    predicted_by: torch.LongTensor  # [A]
-    old_logprobs: torch.FloatTensor  # [A]
-    localized: torch.BoolTensor  # [A]: from a critical step on
-    term_token: torch.LongTensor  # [T]
-    advantages: torch.FloatTensor  # [T]
-    weights: torch.FloatTensor  # [T]
-    clip_low: torch.FloatTensor  # [T]
-    clip_high: torch.FloatTensor  # [T]
-    term_run: torch.LongTensor  # [T]
-    term_tree: torch.LongTensor  # [T]
-    reference_logprobs: torch.FloatTensor  # [A], or [0] if there are none
+    targets: Long  # [A]
+    predicted_by: Long  # [A]
+    old_logprobs: Float  # [A]
+    localized: Bool  # [A]: from a critical step on
+    term_token: Long  # [T]
+    advantages: Float  # [T]
+    weights: Float  # [T]
+    clip_low: Float  # [T]
+    clip_high: Float  # [T]
+    term_run: Long  # [T]
+    term_tree: Long  # [T]
+    reference_logprobs: Float  # [A], or [0] if there are none
     steps: list[Node]
-    states: torch.LongTensor  # [S]
+    states: Long  # [S]
     state_nodes: list[Node]
 
     @cached_property
@@ -81,8 +84,9 @@ class Packed:
         return TreePlan(self.segments, self.positions)
 
 
-COLUMNS = get_type_hints(Packed)
-DTYPES = {torch.LongTensor: torch.long, torch.FloatTensor: torch.float32, torch.BoolTensor: torch.bool}
+# of each column; those without are lists
+DTYPES = {name: getattr(hint, "__metadata__", (None,))[0]
+          for name, hint in get_type_hints(Packed, include_extras=True).items()}  # fmt: skip
 
 
 def needed(tree: Tree) -> set[Node]:
@@ -109,18 +113,20 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
         ValueError: if a step has log-probabilities, or a term advantages, for another number of tokens than its own;
             if the reference's log-probabilities are there for some steps only.
     """
-    row = SimpleNamespace(**{name: [] for name in COLUMNS})
+    row = SimpleNamespace(**{name: [] for name in DTYPES})
     nodes = 0  # of earlier trees, which keeps the runs of trees apart
     for number, tree in enumerate(trees):
         _add(row, tree, number, nodes)
         nodes += len(tree.nodes)
     if len(row.reference_logprobs) not in (0, len(row.targets)):
         raise ValueError(f"{len(row.reference_logprobs)} of {len(row.targets)} action tokens have a reference's")
-    columns = {
-        name: torch.tensor(values, dtype=DTYPES[COLUMNS[name]], device=device) if COLUMNS[name] in DTYPES else values
-        for name, values in vars(row).items()
-    }
-    return Packed(**columns)
+    columns = vars(row).items()
+    return Packed(
+        **{
+            name: torch.tensor(values, dtype=dtype, device=device) if (dtype := DTYPES[name]) else values
+            for name, values in columns
+        }
+    )
 
 
 def _add(row: SimpleNamespace, tree: Tree, number: int, nodes: int) -> None:

@@ -73,6 +73,7 @@ def command(
         )
     findings: list[Finding] = []
     with alone(settings.out):
+        _known(settings.out)  # what can't be read there shows before anything is measured
         for family, config in families.items():
             for name in measured:
                 findings.append(_check(name, family, config, settings, console))
@@ -83,7 +84,7 @@ def command(
 
 def _report(findings: Sequence[Finding], out: Path, console: Console) -> None:
     """Print findings, and put them in the place of those of the same claims and families in the report."""
-    known = {(finding.claim, finding.family): finding for finding in _known(out / "claims.json")}
+    known = {(finding.claim, finding.family): finding for finding in _known(out)}
     for finding in findings:
         console.print(table(finding))
         known[finding.claim, finding.family] = finding
@@ -92,8 +93,9 @@ def _report(findings: Sequence[Finding], out: Path, console: Console) -> None:
         write_whole(out / "claims.md", "\n".join(line for finding in known.values() for line in markdown(finding)))
 
 
-def _known(file: Path) -> list[Finding]:
+def _known(out: Path) -> list[Finding]:
     """What earlier commands checked."""
+    file = out / "claims.json"
     try:
         return FINDINGS.validate_json(file.read_bytes()) if file.exists() else []
     except (OSError, ValueError) as error:
