@@ -110,6 +110,8 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path, other):
     ('{"settings": {"model": "m", "samples": 1}}\n{}\n', "line 2 of .* holds no record"),
     (json.dumps({"settings": SETTINGS}) + "\n" + json.dumps(asdict(run(0, 0, reward="high"))) + "\n",
      "line 2 of .* holds no record"),
+    (json.dumps({"settings": SETTINGS}) + "\n" + json.dumps({**asdict(run(0, 0)), "more": 1}) + "\n",
+     "line 2 of .* holds no record"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path, text, said):
     path = tmp_path / "file"

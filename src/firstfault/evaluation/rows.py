@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from firstfault.errors import UserError
 from firstfault.files import saving, write_whole
@@ -84,14 +84,17 @@ def _lines(rows: Iterable[Any]) -> str:
 def _read(path: Path, text: bytes, row: type[Row], flag: str) -> tuple[dict[str, Any], list[Row]]:
     """The settings of a file, and its rows, without a last line that was cut short."""
     first, *lines = text.split(b"\n")
-    of_row = TypeAdapter(row, config=ConfigDict(extra="forbid"))
+    of_row, names = TypeAdapter(row), {field.name for field in fields(row)}
     rows: list[Row] = []
     expected = "settings"
     try:
         made = dict(json.loads(first)["settings"])
         expected = row.__name__.lower()
         for line in lines[:-1]:  # the last is empty, or was cut short
-            rows.append(of_row.validate_python(json.loads(line)))
+            values = json.loads(line)
+            if not names.issuperset(values):  # they would be lost where the file is written again
+                raise ValueError("unknown fields")
+            rows.append(of_row.validate_python(values))
     except (ValueError, LookupError, TypeError) as error:
         number = 1 if expected == "settings" else len(rows) + 2
         raise UserError(
