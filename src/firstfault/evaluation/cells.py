@@ -9,10 +9,12 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ TOLERANCE = 1.1  # what an iteration takes is known after it only, so budgets of
 # runs are forked from a process that has imported everything and computed nothing
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
+# who starts a process also looks which others have ended; of two that look at once, one would not learn how
+ONE_AT_A_TIME = threading.Lock()
 
 
 class CellError(Exception):
@@ -88,15 +92,12 @@ def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(log, "")
     process = PROCESSES.Process(target=_child, args=(work, argument, folder, os.getcwd(), dict(os.environ)))
-    # the first one starts the server, which is not to say how it was interrupted while it imported
-    resource_tracker.ensure_running()  # it would unblock the signal
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with ONE_AT_A_TIME:
+        _start(process)
     started(process)
-    process.join()
+    connection.wait([process.sentinel])
+    with ONE_AT_A_TIME:
+        process.join()
     if process.exitcode == INTERRUPTED:
         raise KeyboardInterrupt
     if process.exitcode:
@@ -104,6 +105,16 @@ def in_process(work: Callable[[Any], None], argument: Any, folder: Path, started
         said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
         how = f"signal {-process.exitcode}" if process.exitcode < 0 else f"exit code {process.exitcode}"
         raise CellError(f"{how}: {said[:400]} ({log})")
+
+
+def _start(process: BaseProcess) -> None:
+    """The first one starts the server of processes, which is not to be interrupted while it imports."""
+    resource_tracker.ensure_running()  # it would unblock the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _child(work: Callable[[Any], None], argument: Any, folder: Path, here: str, environment: dict[str, str]) -> None:
