@@ -121,12 +121,18 @@ class Comparison:
         }
 
     def _cells(self, title: str, cells: Sequence[Cell]) -> None:
+        waiting, finished = [], 0
         for cell in cells:
-            if (kept := result(cell)) and not kept.get("keeps_trees"):
+            kept = result(cell)
+            if kept and not kept.get("keeps_trees"):
                 tidy(cell)  # an earlier command may have been stopped in between
-        cells = [cell for cell in cells if _cold_start(cell.family) not in self.failures]
-        waiting = [(str(cell), partial(self._train, cell)) for cell in cells if result(cell) is None]
-        self._all(title, waiting, len(cells) - len(waiting))
+            if _cold_start(cell.family) in self.failures:
+                continue
+            if kept:
+                finished += 1
+            else:
+                waiting.append((str(cell), partial(self._train, cell)))
+        self._all(title, waiting, finished)
 
     def _train(self, cell: Cell) -> None:
         try:

@@ -212,8 +212,9 @@ def _write(found: list[Location], config: LocateConfig) -> None:
     ):
         try:
             if output:
-                write(output)
-        except OSError as error:
-            failed.append(f"{output} can't be written ({error.strerror}); give another path.")
+                with _writing(output):
+                    write(output)
+        except UserError as error:
+            failed.append(str(error))
     if failed:
         raise UserError(" ".join(failed))
