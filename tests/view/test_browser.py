@@ -9,7 +9,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from hostile import hostile_run
 
-from firstfault.tree import Task, Term, Tree, save_trees
+from firstfault.tree import Task, Term, Tree, load_trees, save_trees
 from firstfault.view import Recording, write_page
 from firstfault.view.server import Server
 
@@ -104,6 +104,19 @@ def test_the_address_leads_back(browser, pages, state):
 def test_an_address_that_leads_nowhere_shows_a_tree(browser, pages, state, address):
     browser.open(pages["plain"] + address)
     assert state()["iteration"] == 1 and browser.console[1:] == []
+
+
+def test_it_opens_on_a_tree_that_tells_something(browser, pages, state, tmp_path):
+    searched, _, plain = load_trees(hostile_run(tmp_path / "run", "") / "trees/step-0001.jsonl.gz")
+    taught = Tree(Task("taught", "1"), prompt=[1])
+    taught.add(taught.root, rollout=0, text="one", end="answer", reward=1.0, terms=[Term(1.0, 1.0, 0.2, 0.2)])
+    for trees, opened in (([plain, taught, searched], 2), ([plain, taught], 1), ([plain], 0)):
+        save_trees(trees, tmp_path / "trees.jsonl.gz")
+        write_page(Recording(tmp_path / "trees.jsonl.gz"), tmp_path / "trees.html")
+        browser.open((tmp_path / "trees.html").as_uri())
+        assert state()["tree"] == opened
+        browser.open((tmp_path / "trees.html").as_uri() + "#tree=1")
+        assert state()["tree"] == 0
 
 
 def test_the_search_is_replayed_in_its_order(browser, pages):

@@ -6,12 +6,15 @@ const KEYS = [
   ["/", "search; Enter goes from match to match"], ["f", "next filter"], ["- +", "smaller, larger"], ["?", "these keys"], ["Esc", "leave a field or this list"],
 ];
 
+// The tree to begin with where none is named: the first that has a first fault, else the first that teaches something.
+const telling = (trees) => [(tree) => tree.critical > 0, (tree) => tree.gradient].map((has) => trees.findIndex(has)).find((i) => i >= 0) ?? 0;
+
 const tellMatches = (n) => (n === 1 ? "1 step matches" : `${n} steps match`);
 
 class App {
   constructor() {
     this.store = new Store();
-    this.state = { iteration: null, tree: 0, node: 0, at: null, filter: "all", q: "", credit: [], colour: "success" };
+    this.state = { iteration: null, tree: null, node: 0, at: null, filter: "all", q: "", credit: [], colour: "success" };
     this.zoom = 1;
     this.detail = new Detail($("detail"), (node) => this.go({ node }));
     this.sidebar = new Sidebar((tree) => this.go({ tree, node: 0, at: null }), (filter) => this.go({ filter }));
@@ -47,7 +50,7 @@ class App {
     const iteration = whole("iteration", this.index.iterations[0]);
     await this.go({
       iteration: this.index.iterations.includes(iteration) ? iteration : this.index.iterations[0],
-      tree: Math.max(0, whole("tree", 1) - 1), node: whole("node", 0), at: whole("at", null),
+      tree: given.has("tree") ? Math.max(0, whole("tree", 1) - 1) : null, node: whole("node", 0), at: whole("at", null),
       filter: Object.hasOwn(FILTERS, given.get("filter")) ? given.get("filter") : "all", q: given.get("q") ?? "",
       credit: given.getAll("credit").slice(0, 2),
       colour: ["success", "credit", "entropy"].includes(given.get("colour")) ? given.get("colour") : this.index.credits.length > 1 ? "credit" : "success",
@@ -76,7 +79,7 @@ class App {
     try {
       const trees = await this.store.get(`iteration-${state.iteration}`, state.credit.slice(0, 1));
       if (trees.length === 0) throw new Error("this iteration has no trees.");
-      state.tree = Math.min(state.tree, trees.length - 1);
+      state.tree = Math.min(state.tree ?? telling(trees), trees.length - 1);
       const data = await this.store.get(`tree-${state.iteration}-${state.tree}`, state.credit);
       if (turn !== this.turn) return;
       if (this.model?.data !== data) this.model = new Model(data);
@@ -126,7 +129,7 @@ class App {
     if (curves.length && this.drawn !== state.iteration) {
       this.drawn = state.iteration;
       drawCurves($("curves"), curves, state.iteration, (i) => {
-        if (this.index.iterations.includes(i)) this.go({ iteration: i, tree: 0, node: 0, at: null });
+        if (this.index.iterations.includes(i)) this.go({ iteration: i, tree: null, node: 0, at: null });
       });
     }
     this.written = this.address();
@@ -158,7 +161,7 @@ class App {
 
   listen() {
     addEventListener("hashchange", () => location.hash !== this.written && this.follow());
-    $("iteration").addEventListener("change", () => this.go({ iteration: Number($("iteration").value), tree: 0, node: 0, at: null }));
+    $("iteration").addEventListener("change", () => this.go({ iteration: Number($("iteration").value), tree: null, node: 0, at: null }));
     $("colour").addEventListener("change", () => this.go({ colour: $("colour").value }));
     for (const id of ["credit-a", "credit-b"]) $(id).addEventListener("change", () => this.pick());
     $("query").addEventListener("input", () => this.go({ q: $("query").value }));
@@ -250,7 +253,7 @@ class App {
 
   iterate(way) {
     const next = this.index.iterations[this.index.iterations.indexOf(this.state.iteration) + way];
-    if (next !== undefined) this.go({ iteration: next, tree: 0, node: 0, at: null });
+    if (next !== undefined) this.go({ iteration: next, tree: null, node: 0, at: null });
   }
 
   time(way) {
