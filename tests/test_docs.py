@@ -55,7 +55,7 @@ def test_every_recipe_of_a_comparison_is_valid(recipe):
     assert all(set(claim.methods) <= set(plan.methods) for claim in READ.values() if claim.recipe == recipe)
 
 
-@pytest.mark.parametrize("recipe", ["sensitivity", "related", "rollouts"])
+@pytest.mark.parametrize("recipe", ["methods", "sensitivity", "related", "rollouts"])
 def test_recipes_that_may_share_a_folder_have_the_same_settings(recipe):
     """The budget of one of them is another."""
     settings, shared = (flat(read_plan(RECIPES[name], {}, {}).settings()) for name in (recipe, "ablations"))
