@@ -94,6 +94,17 @@ def test_what_is_saved_by_hand():
     assert others.peak_memory(kept) == 7
 
 
+def test_a_claim_speaks_of_its_own_methods_only():
+    methods = ("vppo", "grpo", "vppo-uncut", "elpo", "ppo")
+    compared = Compared(
+        ["f"], dict(run(m, s, [0.5 + s / 10] * 4) for m in methods for s in range(3)), {("f", "cir"): "it failed"}
+    )
+    names = {figure.name for figure in READ["vppo"].judge(compared).figures}
+    assert names == {"vppo", "grpo", "vppo-uncut", "vppo - grpo", "vppo-uncut - grpo"}
+    assert {"elpo - vppo", "elpo - ppo"} <= {figure.name for figure in READ["main"].judge(compared).figures}
+    assert not READ["vppo"].judge(compared).notes and READ["main"].judge(compared).notes
+
+
 def test_every_claim_is_told():
     """Where each method is better than the next, at equal cost and alike in all that is no success."""
     equal = dict.fromkeys(("pass-at-k", "dynamics", "arpo", "astarpo"), "can't tell at this size")
@@ -106,7 +117,7 @@ def test_every_claim_is_told():
             first, last = kept["evaluations"]
             kept["evaluations"] = [first, {**last, "iteration": 1, "spent": {"tool_calls": 20}}, last]
         compared = Compared(["f"], runs)
-        finding = claim.finding(compared)
+        finding = claim.judge(compared)
         assert not claim.lacks(compared)
         assert (finding.claim, finding.verdict) == (name, verdicts.get(name, "holds"))
 

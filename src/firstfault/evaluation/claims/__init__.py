@@ -26,17 +26,17 @@ MEASURED = {
     "values": Measured({"": values.measure}, values.finding, values.policy, trains=True),
 }
 READ = {
-    "main": Read("compare", ("elpo", "grpo"), success.finding),
+    "main": Read("compare", ("elpo", "grpo"), success.finding, beside=None),
     "pass-at-k": Read("compare", ("elpo", "grpo"), at_k.finding, at_k=True),
-    "efficiency": Read("compare", ("elpo", "grpo"), efficiency.finding),
-    "dynamics": Read("compare", ("elpo", "grpo"), dynamics.finding),
-    "ablations": Read("ablations", ("elpo", *ablations.PARTS), ablations.without_parts),
-    "sensitivity": Read("sensitivity", ("elpo", *ablations.VARIED), ablations.other_settings),
+    "efficiency": Read("compare", ("elpo", "grpo"), efficiency.finding, beside=None),
+    "dynamics": Read("compare", ("elpo", "grpo"), dynamics.finding, beside=None),
+    "ablations": Read("ablations", ("elpo", *ablations.PARTS), ablations.without_parts, tuple(ablations.OTHERWISE)),
+    "sensitivity": Read("sensitivity", ("elpo", *ablations.VARIED), ablations.other_settings, ablations.ALSO),
     "rollouts": Read("rollouts", ("rollouts=16", *ablations.BUDGETS), ablations.other_budgets, apart=True),
-    "vppo": Read("related", ("vppo", "grpo"), others.vppo),
+    "vppo": Read("related", ("vppo", "grpo"), others.vppo, ("vppo-uncut",)),
     "vspo": Read("related", ("vspo", "vspo-unsmoothed", "prs", "grpo"), others.vspo),
     "arpo": Read("compare", ("arpo", "grpo"), others.arpo),
     "prs": Read("related", ("prs", "grpo"), others.prs),
-    "astarpo": Read("related", ("astarpo", "grpo", "ppo"), others.astarpo),
+    "astarpo": Read("related", ("astarpo", "grpo", "ppo"), others.astarpo, ("rebel",)),
 }
 CLAIMS = (*MEASURED, *READ)

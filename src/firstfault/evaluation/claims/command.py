@@ -123,7 +123,7 @@ def _read_claims(names: Sequence[str], settings: ClaimsConfig) -> list[Finding]:
         if folder is None and names:
             raise UserError(f"claim {name} {_missing(claim, comparisons)}")
         for compared in _with_all(able[folder]) if folder is not None else ():
-            finding = claim.finding(compared)
+            finding = claim.judge(compared)
             findings.append(replace(finding, notes=[*finding.notes, f"read from {folder}"]))
     return findings
 

@@ -34,6 +34,11 @@ class Compared:
         every = dict.fromkeys(method for _, method, _ in self.runs)
         self.methods = [method for method in every if all((family, method) in has for family in families)]
 
+    def only(self, methods: Sequence[str]) -> Compared:
+        """The same runs, but of other methods."""
+        runs = {key: kept for key, kept in self.runs.items() if key[1] in methods}
+        return Compared(self.families, runs, {key: why for key, why in self.left_out.items() if key[1] in methods})
+
     @property
     def ks(self) -> list[int]:
         """K of Pass@K and Major@K, as far as all runs have them."""
@@ -97,15 +102,21 @@ class Compared:
 class Read:
     """A claim that is read from a comparison.
 
-    It needs these `methods`, and if it is `at_k`, Pass@K and Major@K for two K. `recipe` is the one of `recipes/` that
-    has them, and `apart` says that it can't share its folder with the others, for it has another budget.
+    It needs these `methods`, and if it is `at_k`, Pass@K and Major@K for two K. What it says of those `beside` claims
+    nothing; None are all that there are. `recipe` is the one of `recipes/` that has them, and `apart` says that it
+    can't share its folder with the others, for it has another budget.
     """
 
     recipe: str
     methods: Sequence[str]
     finding: Callable[[Compared], Finding]
+    beside: Sequence[str] | None = ()
     at_k: bool = False
     apart: bool = False
+
+    def judge(self, compared: Compared) -> Finding:
+        """What these runs say of it."""
+        return self.finding(compared if self.beside is None else compared.only([*self.methods, *self.beside]))
 
     def lacks(self, compared: Compared) -> str:
         """What it needs and these runs don't have."""

@@ -11,7 +11,9 @@ from firstfault.evaluation.results import Kept, along, learnt
 
 def vppo(compared: Compared) -> Finding:
     """VPPO (2601.18984) is better than GRPO."""
-    return compared.finding("vppo", [compared.difference("vppo", "grpo", final, "+1.7 points (33.7, 35.4)")])
+    claimed = compared.difference("vppo", "grpo", final, "+1.7 points (33.7, 35.4)")
+    uncut = [method for method in ("vppo-uncut",) if method in compared.methods]
+    return compared.finding("vppo", [claimed], [compared.difference(method, "grpo", final) for method in uncut])
 
 
 def vspo(compared: Compared) -> Finding:
