@@ -29,7 +29,8 @@ def failure(rates: list[float], first_wrong: int | None = None, completions: int
     """A failed run whose completions succeed at these rates and repeat nothing."""
     draw = random.Random(name)
     recovered = ["".join("01"[draw.random() < rate] for _ in range(completions)) for rate in rates]
-    return Failure("f", name, first_wrong, recovered, ["0123456789"[m] * completions for m in range(len(rates))])
+    agreed = ["0123456789"[m] * completions for m in range(len(rates))]
+    return Failure("f", name, first_wrong, recovered, agreed, [[0.5]] * len(rates))
 
 
 def test_a_search_of_a_recorded_failure_finds_its_cliff_and_draws_no_completion_twice():
@@ -78,13 +79,15 @@ def test_a_claim_holds_only_beyond_its_interval():
 
 
 def test_which_edit_recovers_by_hand():
-    edited = {"random": 2, "first wrong": None, "1st irrecoverable": 1, "2nd irrecoverable": 2, "3rd irrecoverable": 3}
-    rows = [{"edited": edited, "recovered": {"1": True, "2": False}}] * 12
+    edited = {"random": 3, "random, earlier": 1, "first wrong": None, "1st irrecoverable": 2, "2nd irrecoverable": 3,
+              "3rd irrecoverable": 4}  # fmt: skip
+    rows = [{"edited": edited, "recovered": {"1": False, "2": True, "3": False}}] * 12
     found = recovery.finding("f", rows)
     mean = {figure.name: (figure.mean, figure.n) for figure in found.figures}
     assert mean["1st irrecoverable"] == (1.0, 12) and mean["random"] == (0.0, 12) and mean["first wrong"][1] == 0
+    assert mean["1st irrecoverable - random, earlier"] == (1.0, 12)
     assert mean["1st irrecoverable - 2nd irrecoverable"] == (1.0, 12) and found.verdict == "can't tell at this size"
-    same = recovery.finding("f", [{"edited": edited, "recovered": {"1": None, "2": None}}])
+    same = recovery.finding("f", [{"edited": edited, "recovered": {"2": None, "3": None}}])
     assert "2 of 2 edits had no other action" in same.notes[0]
 
 
@@ -128,8 +131,10 @@ def test_searches_that_agree_are_counted_in_pairs():
     runs = [failure([0.6] * (1 + k % 4) + [0.0] * 5, 1 + k % 4, name=str(k)) for k in range(8)]
     found = consistency.finding("f", [asdict(run) for run in runs])
     mean = {figure.name: figure.mean for figure in found.figures}
-    assert mean["posterior: names the true step"] > mean["printed, X = 2: names the true step"] > 0.6
+    assert mean["posterior: names the true step"] > mean["printed: names the true step"] > 0.6
     assert mean["posterior: names the true step"] == mean["posterior: names the first wrong step"]
+    lost = consistency.finding("f", [asdict(run) for run in [*runs, failure([0.0] * 5)]])  # by no step
+    assert lost.figures == found.figures and lost.notes[0].startswith("1 of 9 runs are left out")
 
 
 def test_errors_of_values_by_hand():

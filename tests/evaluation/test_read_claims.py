@@ -65,6 +65,8 @@ def test_gains_at_k_by_hand():
     assert found["Pass@4: elpo - grpo"].mean == 0.5 and found["Major@32: elpo - grpo"].mean == 1
     assert found["Pass@K: gain at 32 - at 4"].mean == 0 and found["Major@K: gain at 32 - at 4"].mean == 1
     assert found["gain in Major@32 - in Pass@32"].mean == 0.5
+    full = Compared(["f"], dict(of("elpo", *[[1, 1]] * 4) + of("grpo", *[[1, 1]] * 4)))
+    assert READ["pass-at-k"].finding(full).notes == ["GRPO's Pass@32 is 1.000: hardly any room for a gain"]
     without = Compared(["f"], dict(run(m, 0, [0.0]) for m in ("elpo", "grpo")))
     assert READ["pass-at-k"].lacks(without).startswith("Pass@K for two K")
 
@@ -102,7 +104,9 @@ def test_a_claim_speaks_of_its_own_methods_only():
     names = {figure.name for figure in READ["vppo"].judge(compared).figures}
     assert names == {"vppo", "grpo", "vppo-uncut", "vppo - grpo", "vppo-uncut - grpo"}
     assert {"elpo - vppo", "elpo - ppo"} <= {figure.name for figure in READ["main"].judge(compared).figures}
-    assert not READ["vppo"].judge(compared).notes and READ["main"].judge(compared).notes
+    assert not READ["vppo"].judge(compared).notes
+    missing, left_out = READ["main"].judge(compared).notes
+    assert "grpo-tcr were not compared" in missing and left_out == "cir on f is left out: it failed"
 
 
 def test_every_claim_is_told():

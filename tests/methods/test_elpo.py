@@ -142,18 +142,18 @@ TRIES = [
 
 @pytest.mark.parametrize(("gap", "options", "tries"), TRIES)
 def test_tries_grow_with_the_gap_and_are_rounded_half_up(gap, options, tries):
-    assert ELPO(**options).tries(run([0.0], [gap], [0.0]), 1) == tries
+    assert ELPO(**options).tries([[0.0], [gap], [0.0]], 1) == tries
 
 
 def test_tries_keep_to_their_bounds():
     for gap in range(-30, 31):
-        tries = [ELPO(tries_min=2, tries_max=5, beta=beta).tries(run([0.0], [gap / 10]), 1) for beta in (1, 5, 50)]
+        tries = [ELPO(tries_min=2, tries_max=5, beta=beta).tries([[0.0], [gap / 10]], 1) for beta in (1, 5, 50)]
         assert all(2 <= n <= 5 for n in tries)
 
 
 def test_the_gap_of_an_anchor_is_that_of_the_response_right_after_it():
-    failed = run([0.0], [1.0, 1.0], [-1.0], [1.0])
-    assert [ELPO().tries(failed, step) for step in (1, 2, 3)] == [3, 1, 3]
+    entropies = [[0.0], [1.0, 1.0], [-1.0], [1.0]]
+    assert [ELPO().tries(entropies, step) for step in (1, 2, 3)] == [3, 1, 3]
 
 
 def test_bounds_in_the_wrong_order_are_refused():
@@ -304,7 +304,7 @@ def algorithm_1(process: Planted, method: ELPO) -> list[tuple[int, int]]:
         while left < right and rollouts < n_total:
             middle = (left + right) // 2
             successes = 0
-            for _ in range(method.tries(worst, middle)):
+            for _ in range(method.tries([s.entropies for s in worst.steps], middle)):
                 if rollouts < n_total:
                     successes += sample(worst.steps[middle - 1]).success
                     rollouts += 1

@@ -72,14 +72,14 @@ class ELPO(Clipped):
         suspicion = entropy_gap if self.choice == "entropy" else lambda run: draw.random()
         searches: dict[Node, Search] = {}
         for run in sorted(failed, key=suspicion, reverse=True)[: None if self.search == "posterior" else 1]:
-            search = SEARCHES[self.search](run.depth - 1, partial(self.tries, run), draw)
+            search = SEARCHES[self.search](run.depth - 1, partial(self.tries, [s.entropies for s in run.steps]), draw)
             if self.literal or search.cost <= remaining:
                 searches[run], remaining = search, remaining - search.cost
         return searches
 
-    def tries(self, run: Node, step: int) -> int:
+    def tries(self, entropies: Sequence[Sequence[float]], step: int) -> int:
         """X_m (Eq. 5), rounded half up: the surer the agent went on after step m, next to its first, the fewer."""
-        gap = mean(run.steps[step].entropies) - mean(run.steps[0].entropies)
+        gap = mean(entropies[step]) - mean(entropies[0])
         return math.floor(self.tries_min + (self.tries_max - self.tries_min) * logistic(self.beta * gap) + 0.5)
 
     def credit(self, trees: Sequence[Tree]) -> None:  # Eqs. 6-11

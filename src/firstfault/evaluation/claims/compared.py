@@ -64,12 +64,13 @@ class Compared:
         claimed: Sequence[Figure],
         beside: Sequence[Figure] = (),
         levels: Sequence[Figure] | None = None,
+        notes: Sequence[str] = (),
     ) -> Finding:
         """What is `claimed` to be positive, judged, with the levels of all methods, and what claims nothing."""
         verdict, why = judged(claimed)
         levels = self.levels(final) if levels is None else levels
-        notes = [f"{method} on {family} is left out: {why}" for (family, method), why in self.left_out.items()]
-        return Finding(claim, self.family, [*levels, *claimed, *beside], verdict, why, notes)
+        left_out = [f"{method} on {family} is left out: {why}" for (family, method), why in self.left_out.items()]
+        return Finding(claim, self.family, [*levels, *claimed, *beside], verdict, why, [*notes, *left_out])
 
     def levels(self, measure: Callable[[Kept], Value], name: str = "{}") -> list[Figure]:
         """The measure of every method; `name` has {} for that of the method."""

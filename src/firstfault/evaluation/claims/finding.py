@@ -18,7 +18,8 @@ Verdict = Literal["holds", "does not hold", "can't tell at this size"]
 class Figure:
     """A mean over `n` independent units (runs, tasks, seeds), its 95 % interval, and what the paper has in its place.
 
-    Without any unit, there are none of these; of one, or of several that are all alike, there is no interval.
+    Without any unit, there are none of these; of one, or of several that are all alike, there is no interval. A claim
+    may say that it has a `size`, at least.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Figure:
     high: float | None
     n: int
     paper: str = ""
+    size: float = 0.0
 
     def __str__(self) -> str:
         if not self.n:
@@ -96,16 +98,22 @@ class Finding:
 def judged(differences: Sequence[Figure]) -> tuple[Verdict, str]:
     """Whether each of these differences, which a claim says are positive, is so beyond its interval.
 
-    It is not if one of them is negative beyond an interval that is wider, as for so many differences: one of them would
-    be below 0 by chance more often.
+    It is not if one of them is negative, or less than the claim says, beyond an interval that is wider, as for so many
+    differences: one of them would be below 0 by chance more often.
 
     >>> judged([Figure("a - b", 0.3, 0.1, 0.5, 20), Figure("b - c", 0.1, -0.1, 0.3, 20)])
     ("can't tell at this size", 'b - c is 0.100 [-0.100, 0.300]')
     >>> judged([Figure("a - b", 0.3, 0.1, 0.5, 20)])
     ('holds', 'a - b is 0.300 [0.100, 0.500]')
+    >>> judged([Figure("a - b", 0.3, 0.2, 0.4, 20, size=0.5)])
+    ('does not hold', 'a - b is 0.300 [0.200, 0.400], less than 0.5')
     """
     words = {d.name: f"{d.name} is {d}" for d in differences}
-    against = [words[d.name] for d in differences if d.high is not None and _corrected(d, len(differences)) < 0]
+    against = [
+        words[d.name] + (f", less than {d.size:g}" if d.size else "")
+        for d in differences
+        if d.high is not None and _corrected(d, len(differences)) < d.size
+    ]
     unsure = [words[d.name] for d in differences if d.low is None or d.low <= 0]
     if against:
         return "does not hold", "; ".join(against)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, final, spend
@@ -28,7 +30,7 @@ def vspo(compared: Compared) -> Finding:
 def arpo(compared: Compared) -> Finding:
     """ARPO (2507.19849) is better than GRPO with half of its tool calls in training."""
     differences = [
-        compared.saved("arpo", "grpo", spend("tool_calls"), "0.5", "tool calls saved, {}"),
+        replace(compared.saved("arpo", "grpo", spend("tool_calls"), "0.5", "tool calls saved, {}"), size=0.5),
         compared.difference("arpo", "grpo", final, "+1.8 points (56.5, 58.3)"),
     ]
     return compared.finding("arpo", differences)

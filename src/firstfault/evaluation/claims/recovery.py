@@ -9,7 +9,7 @@ from typing import Any
 from firstfault.agent.base import Rollouts
 from firstfault.evaluation.claims.finding import Figure, Finding, difference, judged
 from firstfault.evaluation.claims.measured import Row, Subject
-from firstfault.evaluation.failures import COMPLETIONS, Failure, recoveries
+from firstfault.evaluation.failures import COMPLETIONS, LOST, Failure, recoveries
 from firstfault.localize.search import action_of
 from firstfault.tree import Node
 
@@ -20,7 +20,8 @@ TRIES = 16  # whole runs that must all fail; tries to find another action; compl
 async def measure(subject: Subject) -> Row | None:
     """One task that fails 16 of 16: what editing one step of its first run does.
 
-    None if it is not such a task, or if the state of its tools could not be brought back.
+    None if it is not such a task, if hardly any of 64 whole runs succeeds either, so that no step lost it, or if the
+    state of its tools could not be brought back.
 
     An edit is what the policy itself does otherwise in the place of that step: the first of 16 actions that makes
     other calls. It recovers if any of 16 completions after it succeeds.
@@ -37,8 +38,12 @@ async def measure(subject: Subject) -> Row | None:
         if (outcomes := await recoveries(rollouts, failed, COMPLETIONS)) is None:
             return None
         failure = Failure(family, task.id, wrong, *outcomes)
+        if failure.rates[0] <= LOST:
+            return None
         first = failure.step if failure.step <= steps else None
-        edited = {"random": Random(f"{key} edit").randint(1, steps), "first wrong": wrong}
+        draw = Random(f"{key} edit")
+        edited = {"random": draw.randint(1, steps), "first wrong": wrong,
+                  "random, earlier": draw.randint(1, first - 1) if first and first > 1 else None}  # fmt: skip
         for number, name in enumerate(("1st", "2nd", "3rd")):
             edited[f"{name} irrecoverable"] = None if first is None else first + number
         known: dict[int, bool | None] = {}
@@ -64,18 +69,16 @@ async def recovers(rollouts: Rollouts, before: Node, step: Node) -> bool | None:
 def finding(family: str, rows: Sequence[Row]) -> Finding:
     """The shares of runs that recover, by which step was edited.
 
-    That the 2nd and 3rd recover less follows from what irrecoverable means; that a random step before the 1st does not.
+    That the 2nd and 3rd recover less follows from what irrecoverable means; that a random step before the 1st, the one
+    that is edited as "random, earlier", recovers less does not.
     """
     outcome = {name: [_outcome(row, name) for row in rows] for name in rows[0]["edited"]}
     figures = [Figure.of(n, [o for o in outcome[n] if o is not None], PAPER.get(n, "")) for n in outcome]
     differences = [
         difference(f"1st irrecoverable - {name}", outcome["1st irrecoverable"], outcome[name])
-        for name in ("random", "2nd irrecoverable", "3rd irrecoverable")
+        for name in ("random", "random, earlier", "2nd irrecoverable", "3rd irrecoverable")
     ]
-    before = [row["edited"]["random"] < (row["edited"]["1st irrecoverable"] or 0) for row in rows]
-    earlier = [outcome if is_before else None for outcome, is_before in zip(outcome["random"], before, strict=True)]
-    beside = [difference("1st irrecoverable - a random step before it", outcome["1st irrecoverable"], earlier)]
-    beside += [Figure.of(f"{name}, where there was another action", _made(rows, name)) for name in outcome]
+    beside = [Figure.of(f"{name}, where there was another action", _made(rows, name)) for name in outcome]
     verdict, why = judged(differences)
     same = sum(outcome is None for row in rows for outcome in row["recovered"].values())
     edits = sum(len(row["recovered"]) for row in rows)

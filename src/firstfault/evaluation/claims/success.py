@@ -24,4 +24,6 @@ def finding(compared: Compared) -> Finding:
         for method in compared.methods
         if method != "elpo" and method not in BASELINES
     ]
-    return compared.finding("main", differences, beside)
+    missing = [method for method in BASELINES if method not in compared.methods]
+    notes = [f"of the paper's baselines, {', '.join(missing)} were not compared"] if missing else []
+    return compared.finding("main", differences, beside, notes=notes)
