@@ -135,7 +135,8 @@ def render(data: dict, budgets: Mapping[str, Runs]) -> str:
         "## Training",
         "",
         "Sampled success on 128 held-out problems after 8 iterations, and its mean along them; differences with 95 % "
-        "t-intervals over seeds, p after Holm's correction over the rows of a table. All runs have as many updates.",
+        "t-intervals over seeds, p after Holm's correction over the rows of a table. All runs had as many updates to "
+        "make; where a mini-batch has no gradient, one is left out.",
         "",
         "![Differences with their intervals](mistakes.svg)",
         "",
