@@ -19,7 +19,7 @@ REFUSED = {
     "not a number": ({"optimizer": {"lr": math.nan}}, "optimizer.lr = nan: "),
     "infinite": ({"engine": {"cache_gb": math.inf}}, "engine.cache_gb = inf: "),
     "none of the choices": ({"optimizer": {"name": "sgd"}}, "'adamw' or 'muon'"),
-    "mini-batch above batch": ({"batch": 2}, "learner.mini_batch = 4 exceeds batch = 2"),
+    "mini-batch above batch": ({"batch": 2}, "learner.mini_batch = 8 exceeds batch = 2"),
     "no room in the context": ({"agent": {"max_context": 512}}, "leaves no room in agent.max_context = 512"),
     "a method without a name": ({"method": {"rollouts": 4}}, 'the table [method] needs a name, such as name = "elpo"'),
     "tasks without a name": ({"tasks": {"path": "x"}}, 'the table [tasks] needs a name, such as name = "arithmetic"'),
@@ -43,6 +43,15 @@ def test_toml_gives_the_settings_again():
 def test_demo_recipe_is_valid():
     recipe = read_recipe(Path(__file__).parents[1] / "recipes" / "demo.toml")
     assert validated(RunConfig, recipe, "demo").method == {"name": "elpo"}
+
+
+def test_the_tiny_policy_has_defaults_of_its_own():
+    tiny, other = RunConfig(learner={"epochs": 2}), RunConfig(model="some/llm")
+    assert (tiny.optimizer.lr, tiny.learner.mini_batch, tiny.learner.epochs) == (1e-4, 8, 2)
+    assert (other.optimizer.lr, other.learner.mini_batch, other.learner.epochs) == (1e-6, 4, 1)
+    recipe = read_recipe(Path(__file__).parents[1] / "recipes" / "demo.toml")
+    without = {key: value for key, value in recipe.items() if key not in ("learner", "optimizer", "steps")}
+    assert validated(RunConfig, without, "") == validated(RunConfig, recipe, "")
 
 
 def test_settings_can_not_be_changed():

@@ -252,6 +252,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     comparing.add_argument("--config", type=Path, default=None, help="a TOML recipe (see docs/comparing.md); flags "
                            "override it")  # fmt: skip
     comparing.add_argument("--sandbox", metavar="X", help="process: run code of the agent with less isolation")
+    comparing.add_argument("--resume", action="store_true", help="what it does anyway: finished runs are kept")
     comparing.add_argument("--keep-trees", dest="own/keep_trees", action="store_true",
                            help="keep trees and checkpoints of finished runs")  # fmt: skip
     if arguments[:1] == ["compare"]:

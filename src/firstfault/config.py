@@ -64,18 +64,20 @@ class EngineConfig(Settings):
 
 
 class LearnerConfig(Settings):
-    mini_batch: int = Field(4, ge=1, description="trees per optimizer update")
+    mini_batch: int = Field(4, ge=1, description="trees per optimizer update (tiny: 8)")
     parts: int = Field(0, ge=0, description="mini-batches of a batch, however many trees it has; 0: by mini_batch")
-    epochs: int = Field(1, ge=1, description="passes over each batch")
+    epochs: int = Field(1, ge=1, description="passes over each batch (tiny: 4)")
     max_tokens: int = Field(4096, ge=1, description="most unique tokens in one forward pass")
 
 
 class OptimizerConfig(Settings):
     name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon on hidden matrices, AdamW on the rest")
-    lr: float = Field(1e-6, gt=0, description="learning rate of AdamW")
+    lr: float = Field(1e-6, gt=0, description="learning rate of AdamW (tiny: 1e-4)")
     muon_lr: float = Field(1.5e-3, gt=0, description="learning rate of Muon")
-    warmup: int = Field(0, ge=0, description="iterations over which learning rates rise")
-    schedule: Literal["constant", "linear"] = Field("constant", description="linear: then down to 0 at the end")
+    warmup: int = Field(0, ge=0, description="iterations over which learning rates rise (tiny: 2)")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="linear: then down to 0 at the end (tiny: linear)"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of both")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
 
@@ -96,7 +98,11 @@ class EvaluationConfig(Settings):
     first: int = Field(0, ge=0, description="the first of the held-out tasks to use, from 0: splits that don't overlap")
     problems: int = Field(128, ge=0, description="held-out tasks, before and after training; 0 evaluates nothing")
     samples: int = Field(4, ge=1, description="sampled runs per task, besides a greedy one")
-    every: int = Field(0, ge=0, description="also after each so many iterations; 0 only before and after")
+    every: int = Field(
+        0,
+        ge=0,
+        description="also after each so many iterations; 0 only before and after (compare: a fourth of the steps)",
+    )
     k: list[int] = Field(
         [],
         description="K of Pass@K and Major@K after training, such as 1,4,16: as many sampled runs as the largest; "
@@ -130,8 +136,18 @@ class ColdStartConfig(Settings):
     seed: int = Field(0, ge=0, description="of weights and demonstrations")
 
 
+TINY: dict[str, Any] = {  # what the model called "tiny" learns with; other defaults are for LLMs
+    "steps": 14,
+    "learner": {"mini_batch": 8, "epochs": 4},
+    "optimizer": {"lr": 1e-4, "warmup": 2, "schedule": "linear"},
+}
+
+
 class RunConfig(Settings):
-    """All settings of a training run. `method` and `tasks` are names, or tables of a name and options."""
+    """All settings of a training run. `method` and `tasks` are names, or tables of a name and options.
+
+    The model called "tiny" has defaults of its own (`TINY`).
+    """
 
     model: str = Field("tiny", description='a folder or a Hub id; "tiny" is taught from the tasks\' demonstrations')
     tasks: dict[str, Any] = Field({"name": "arithmetic"}, description="a family (see `firstfault tasks`) or a .jsonl")
@@ -140,7 +156,7 @@ class RunConfig(Settings):
     mcp: list[str] = Field([], description="an MCP server as a tool: the command that starts it, or its URL")
     search: str = Field("", description="a corpus as a tool: a JSONL or Parquet file, or a data set of the Hub")
     run_dir: Path = Field(Path("runs/run"), description="where everything of the run is written")
-    steps: int = Field(40, ge=0, description="iterations: explore, credit, update")
+    steps: int = Field(40, ge=0, description="iterations: explore, credit, update (tiny: 14)")
     batch: int = Field(16, ge=1, description="tasks per iteration")
     seed: int = Field(0, ge=0, description="of tasks, sampling and order")
     checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")
@@ -155,6 +171,11 @@ class RunConfig(Settings):
     budget: BudgetConfig = BudgetConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_tiny(cls, values: Any) -> Any:
+        return merge(TINY, values) if values.get("model", "tiny") == "tiny" else values
 
     @field_validator("tasks", "method", mode="before")
     @classmethod

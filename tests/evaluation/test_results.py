@@ -129,6 +129,12 @@ def test_families_of_a_recipe_are_what_they_are_called(tmp_path: Path):
         read_families(recipe, ["lore"], {})
 
 
+@pytest.mark.parametrize(("given", "every"), [({}, 3), ({"steps": 2}, 1), ({"evaluation": {"every": 0}}, 0)])
+def test_a_comparison_without_a_recipe_is_of_policies_that_learn_and_has_curves(given, every):
+    family = read_plan(None, {"methods": "grpo,elpo", "tasks": "arithmetic"}, given).families["arithmetic"]
+    assert (family.evaluation.every, family.optimizer.lr) == (every, 1e-4)
+
+
 def test_all_methods_have_the_judge_s_reward_unless_it_is_said():
     plan = read_plan(None, {"methods": "grpo,arpo,paper=arpo:reward=tools", "tasks": "arithmetic"}, {"model": "tiny"})
     assert {label: table["reward"] for label, table in plan.methods.items()} == {

@@ -181,11 +181,10 @@ class Plan:
         # the same number of updates for all methods
         parts = config.learner.parts or -(-config.batch // config.learner.mini_batch)
         bound = {} if self.budget.kind == "rollouts" else {self.budget.kind: self.budget.amount}
-        return validated(
-            RunConfig,
-            merge(config.model_dump(), {"learner": {"parts": parts}, "budget": bound}),
-            f"settings of {label}",
-        )
+        given = config.evaluation.model_fields_set
+        seen = {} if "every" in given else {"every": max(1, config.steps // 4)}  # for curves
+        own = {"learner": {"parts": parts}, "budget": bound, "evaluation": seen}
+        return validated(RunConfig, merge(config.model_dump(), own), f"settings of {label}")
 
     def _check(self, label: str, family: RunConfig) -> None:
         wanted = family.evaluation
