@@ -61,7 +61,7 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
     assert found["unlike_starts"] == []
     assert {d["family"] for d in found["differences"]} == {"parity", "again", "all families"}
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<script" not in page and page.count("<svg") == 8  # four axes, two families
+    assert "<script" not in page and page.count("<svg") == 16  # two families: four axes, and four measures of training
     assert "| parity | grpo | twin | 2 | +0.000 |" in (tmp_path / "out" / "results.md").read_text()
     cells = tmp_path / "out" / "cells" / "parity" / "twin" / "lr-1"
     left = {path.name for path in (cells / "seed-1").iterdir()}

@@ -101,6 +101,31 @@ def test_how_far_a_pair_is_compared_is_its_own_affair():
     assert difference(more, "a", "c", "rollouts")["mean"] == pytest.approx(0.2 * 0.4 / 2 - 0.5 * 0.75)
 
 
+def test_curves_along_training_are_means_over_seeds_where_all_have_the_measure():
+    runs = [run("a", 0, 0.5), run("a", 1, 1.0)]
+    for one, idle, entropy in zip(runs, (0.5, 0.25), (2.0, 1.0), strict=True):
+        first, second = one["iterations"]
+        first |= {"zero_gradient_groups": idle, "entropy": entropy}
+        second |= {"zero_gradient_groups": 0.0, "success_whole": 0.5}
+    runs[0]["iterations"][1]["entropy"] = 3.0  # the other seed had no update
+    runs[1]["evaluations"][2]["calls_per_run"] = 0.0
+    curves = results(runs, ["f"], ["a", "b"])["curves"]
+    assert all(curve["method"] == "a" for curve in curves) and len(curves) == 4 + 4
+    points = {curve["measure"]: curve["points"] for curve in curves if curve["axis"] == "iterations"}
+    means = {measure: [(point["at"], point["mean"]) for point in own] for measure, own in points.items()}
+    assert means == {
+        "success": [(0, 0.0), (1, 0.75), (2, 0.75)],
+        "per_100_calls": [(0, 0.0), (1, 18.75)],
+        "success_whole": [(2, 0.5)],
+        "gradient": [(1, 0.625), (2, 1.0)],
+        "entropy": [(1, 1.5)],
+    }
+    # two seeds, half a nat to each side of the mean: 12.7 standard errors of 0.5, cut off at 0 only
+    [entropy] = points["entropy"]
+    assert entropy["low"] == 0 and entropy["high"] == pytest.approx(1.5 + 12.706 * 0.5, abs=1e-3)
+    assert points["success"][1]["high"] == 1 and points["gradient"][1]["high"] is None
+
+
 def test_a_learning_rate_of_which_a_trial_failed_is_not_chosen(tmp_path: Path):
     flags = {"methods": "grpo,rloo", "tasks": "arithmetic", "lr_grid": "1,4", "tune_seeds": 3, "out": tmp_path}
     plan = read_plan(None, flags, {"model": "tiny", "steps": 1})

@@ -11,7 +11,7 @@ import pytest
 
 from firstfault.errors import UserError
 from firstfault.report import tree_svg, write_report
-from firstfault.report.curves import Line, Point, chart
+from firstfault.report.curves import Band, Line, Point, bands, chart
 from firstfault.report.folder import telling
 from firstfault.report.layout import ROW, lay_out
 from firstfault.report.metrics import METRICS
@@ -298,3 +298,22 @@ def test_charts_of_all_sizes(values):
 
 def test_a_metric_without_any_number_has_no_chart():
     assert chart([1, 2], [Line("x", [None, float("nan")])]) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "ticks"),
+    [
+        ([0.4, 0.9], True, "0.2 0.4 0.6 0.8 1.0"),
+        ([-1.5, 0.5], False, "-1.5 -1.0 -0.5 0.0 0.5"),  # a reward
+        ([3.0, 40.0], False, "0 10 20 30 40"),
+        ([0.016, 0.031], False, "0.015 0.020 0.025 0.030 0.035"),  # entropy
+        ([0.0, 0.0], False, "0.00 0.25 0.50 0.75 1.00"),
+    ],
+)
+def test_bands_fit_what_they_show(values, share, ticks):
+    root = ET.fromstring(bands([Band("a", [1, 2], values, [None, None], [None, None])], "x", "iterations", share=share))
+    assert root.get("aria-label") == "x of a along iterations"
+    assert " ".join(e.text for e in root if e.get("text-anchor") == "end") == ticks
+    *_, line = (e for e in root if e.get("class") == "line s0")
+    ends = [float(place.split()[1]) for place in line.get("d")[1:].split("L")]
+    assert all(8 <= y <= 144 for y in ends)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from firstfault import __version__
 from firstfault.evaluation.plan import flat
-from firstfault.evaluation.results import AXES
+from firstfault.evaluation.results import AXES, SHARES, TRAINING
 from firstfault.files import saving, write_whole
 from firstfault.report.curves import Band, bands
 from firstfault.report.text import duration, with_interval
@@ -133,19 +133,31 @@ def _warnings(results: Results) -> list[str]:
     return said
 
 
-def _curves(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
-    families = list(dict.fromkeys(curve["family"] for curve in results["curves"]))
+def _curves(results: Results) -> list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Of each family: figures of success along each axis, and of how training went."""
     found = []
-    for family in families:
-        figures = []
-        for axis, words in AXES.items():
-            own = [c for c in results["curves"] if (c["family"], c["axis"]) == (family, axis)]
-            for first in range(0, len(own), SHOWN):
-                some = own[first : first + SHOWN]
-                svg = Markup(bands([_band(curve) for curve in some], words))
-                figures.append({"title": f"along {words}", "names": [c["method"] for c in some], "svg": svg})
-        found.append((family, figures))
+    for family in dict.fromkeys(curve["family"] for curve in results["curves"]):
+        own = [curve for curve in results["curves"] if curve["family"] == family]
+        success = [
+            figure for axis, words in AXES.items() for figure in _figures(own, "success", axis, f"along {words}")
+        ]
+        training = [
+            figure for measure, words in TRAINING.items() for figure in _figures(own, measure, "iterations", words)
+        ]
+        found.append((family, success, training))
     return found
+
+
+def _figures(curves: Sequence[Mapping[str, Any]], measure: str, axis: str, title: str) -> list[dict[str, Any]]:
+    """As many as it takes to tell the methods apart."""
+    own = [curve for curve in curves if (curve["measure"], curve["axis"]) == (measure, axis)]
+    figures = []
+    for first in range(0, len(own), SHOWN):
+        some = own[first : first + SHOWN]
+        what = TRAINING.get(measure, measure)
+        svg = Markup(bands([_band(curve) for curve in some], what, AXES[axis], share=measure in SHARES))
+        figures.append({"title": title, "names": [curve["method"] for curve in some], "svg": svg})
+    return figures
 
 
 def _band(curve: Mapping[str, Any]) -> Band:

@@ -75,11 +75,11 @@ class Band:
     highs: Sequence[float | None]
 
 
-def bands(curves: Sequence[Band], along: str) -> str:
-    """Curves of shares with their intervals, each in the style `s0`, `s1`, ... of its place."""
+def bands(curves: Sequence[Band], what: str, along: str, *, share: bool = True) -> str:
+    """Curves with their intervals, each in the style `s0`, `s1`, ... of its place; those of shares within 0 and 1."""
     ends = [v for c in curves for v in (*c.values, *c.lows, *c.highs) if v is not None]
     x_high = max(at for c in curves for at in c.at) or 1.0
-    y_ticks = _ticks(max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02))
+    y_ticks = _ticks(*((max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02)) if share else _span(ends)))
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def x(value: float) -> float:
@@ -99,7 +99,7 @@ def bands(curves: Sequence[Band], along: str) -> str:
         line = "L".join(f"{x(at):.1f} {y(value):.1f}" for at, value in zip(c.at, c.values, strict=True))
         words = f"{c.name}: {number(c.values[0])} to {number(c.values[-1])} along {number(c.at[-1])} {along}"
         parts.append(f'<path class="line s{series}" d="M{line}"><title>{escape(words)}</title></path>')
-    name = escape(f"{', '.join(c.name for c in curves)} along {along}")
+    name = escape(f"{what} of {', '.join(c.name for c in curves)} along {along}")
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 
 
