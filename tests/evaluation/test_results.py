@@ -101,6 +101,18 @@ def test_how_far_a_pair_is_compared_is_its_own_affair():
     assert difference(more, "a", "c", "rollouts")["mean"] == pytest.approx(0.2 * 0.4 / 2 - 0.5 * 0.75)
 
 
+def test_updates_are_counted_where_a_pair_is_compared():
+    runs = [run(method, seed, 0.5, rollouts) for method, rollouts in (("a", 100), ("b", 80)) for seed in range(2)]
+    for one in runs:
+        for record, updates in zip(one["evaluations"], (0, 8, 14 + 2 * one["seed"]), strict=True):
+            record["spent"]["updates"] = updates
+    found = results(runs, ["f"], ["a", "b"])
+    # b ends after 160 rollouts, a has made 3/5 of its second iteration by then: 8 + 0.6 * (6 and 8)
+    assert difference(found, "a", "b", "rollouts")["updates"] == pytest.approx([12.2, 15])
+    assert difference(found, "a", "b", "generated_tokens")["updates"] == [15, 15]
+    assert {d["measure"] for d in found["differences"] if "updates" in d} == {"rollouts", "generated_tokens", "seconds"}
+
+
 def test_curves_along_training_are_means_over_seeds_where_all_have_the_measure():
     runs = [run("a", 0, 0.5), run("a", 1, 1.0)]
     for one, idle, entropy in zip(runs, (0.5, 0.25), (2.0, 1.0), strict=True):

@@ -120,6 +120,11 @@ def along(kept: Kept, axis: str, limit: float) -> np.ndarray:
     return area_weights(spent(kept, axis), limit) @ outcomes
 
 
+def updates_at(kept: Kept, axis: str, limit: float) -> float:
+    """The updates that a run had made when `limit` of an axis was spent, if it made them evenly between evaluations."""
+    return float(np.interp(limit, spent(kept, axis), [record["spent"]["updates"] for record in kept["evaluations"]]))
+
+
 def _limits(runs: Runs, family: str) -> dict[str, float]:
     """How far along each axis levels go: to where the run that spent least came."""
     own = [kept for (of, _, _), kept in runs.items() if of == family]
@@ -152,7 +157,8 @@ def _differences(
 ) -> list[dict[str, Any]]:
     """Pairs of methods on every family and over all, by one measure, corrected for each other.
 
-    Along an axis, a pair is compared up to where the run that spent least of the two methods' came.
+    Along an axis, a pair is compared up to where the run that spent least of the two methods' came. Along others
+    than iterations, the two may have made unlike numbers of updates by then, whose means are kept.
     """
     found = []
     for group in [*([family] for family in families), *([list(families)] if len(families) > 1 else [])]:
@@ -177,6 +183,12 @@ def _differences(
                 "p": p_value(by_seed), "by_seed": by_seed.tolist(),
                 "failed": [m for m in pair if any((f, m) in failed for f in group)],
             })  # fmt: skip
+            if limits and measure != "iterations":
+                ends = [*zip(group, limits, strict=True)]
+                found[-1]["updates"] = [
+                    float(np.mean([updates_at(runs[f, m, s], measure, end) for f, end in ends for s in seeds]))
+                    for m in pair
+                ]
     for difference, corrected in zip(found, holm([d["p"] for d in found]), strict=True):
         difference["p_holm"], difference["comparisons"] = corrected, len(found)
         difference["seeds_needed"] = seeds_needed(difference["by_seed"], LEVEL / len(found))

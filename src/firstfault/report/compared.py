@@ -31,6 +31,10 @@ REMARKS = [
     "they were seen here. A spread of few seeds is known roughly, and so is this. Who adds seeds because a difference "
     "was nearly there tests again: looking at 5, 10, 15 and 20 seeds finds what is not there in 13 % of the cases, and "
     "not in 5 %. Seeds that have no part in the first look (--first-seed, with another --out) have no such flaw.",
+    "Along rollouts, generated tokens and seconds, a pair is compared at the same spend, not after the same number of "
+    "updates: a method whose iterations are cheaper has made more of them by then, and is further in the decay of its "
+    "learning rate. With --budget tokens=N, each iteration of every method spends N tokens, and pairs are compared "
+    "at nearly equal updates.",
     "All of it holds for these tasks, this policy, these settings and this budget. Not being told apart is no proof of "
     "being equal.",
 ]
@@ -226,6 +230,7 @@ def _differences(results: Results, measure: str) -> Table:
             d["family"], d["first"], d["second"], str(d["seeds"]), with_interval(d, sign="+"),
             f"{d['bootstrap_low']:.3f} to {d['bootstrap_high']:.3f}", f"{d['p']:.2g}", f"{d['p_holm']:.2g}",
             "–" if d["seeds_needed"] is None else f"{d['seeds_needed']:,}", "yes" if d["told_apart"] else "no",
+            *([", ".join(f"{made:.0f}" for made in d["updates"])] if "updates" in d else []),
         ]
         for d in own
     ]  # fmt: skip
@@ -234,6 +239,9 @@ def _differences(results: Results, measure: str) -> Table:
         "Paired differences with the t-interval over seeds, then that of the bootstrap over seeds and problems, which "
         f"is too narrow for few seeds and knows of problems. Holm's correction is over the {len(own)} rows."
     )
+    if any("updates" in d for d in own):
+        columns.append("updates, at the limit")
+        remark += " The last column: how many updates each of the two had made where the comparison ends, in the mean."
     marked = [i for i, d in enumerate(own) if d["told_apart"]]
     return Table(
         f"Differences: {results['measures'][measure]}", remark, columns, rows, 3, marked, folded=measure != "final"
