@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from firstfault.evaluation.compare import Comparison
-from firstfault.evaluation.plan import slug
+from firstfault.evaluation.plan import own_code, slug
 from firstfault.training.budget import MOST
 
 # methods of a user: one that has nothing to learn from, and two that take more than they have
@@ -66,7 +66,9 @@ def test_two_names_of_one_method_are_not_different(compare, results, tmp_path):
     cells = tmp_path / "out" / "cells" / "parity" / "twin" / "lr-1"
     left = {path.name for path in (cells / "seed-1").iterdir()}
     assert "cell.json" in left and not left & {"trees", "checkpoints"}
-    last = [json.loads((cells / f"seed-{seed}" / "cell.json").read_text())["evaluations"][-1] for seed in (0, 1)]
+    kept = [json.loads((cells / f"seed-{seed}" / "cell.json").read_text()) for seed in (0, 1)]
+    assert {run["code"] for run in kept} == {run["code"] for run in found["runs"]} == {own_code()}
+    last = [run["evaluations"][-1] for run in kept]
     assert [record["samples"] for record in last] == [2, 2]
     for record in last:  # of two runs
         assert record["outcomes"]["pass@2"] == [float(rate > 0) for rate in record["outcomes"]["sampled"]]

@@ -12,6 +12,7 @@ from firstfault.evaluation.cells import Spend
 from firstfault.evaluation.compare import Comparison
 from firstfault.evaluation.plan import read_families, read_plan
 from firstfault.evaluation.results import results
+from firstfault.report.compared import write_comparison
 
 
 def spent(rollouts: int, tokens: int, seconds: float):
@@ -29,10 +30,20 @@ def run(method: str, seed: int, after: float, rollouts: int = 100):
     ]  # fmt: skip
     return {
         "family": "f", "method": method, "seed": seed, "multiple": 1.0, "lr": 1e-4, "budget_share": 1.0,
-        "overspent": "", "firstfault": "0", "evaluations": records, "iterations": [{"iteration": 1}, {"iteration": 2}],
-        "spend": spent(2 * rollouts, 20, 2.0),
+        "overspent": "", "firstfault": "0", "code": "c1", "evaluations": records,
+        "iterations": [{"iteration": 1}, {"iteration": 2}], "spend": spent(2 * rollouts, 20, 2.0),
         "config": {}, "tunes": False,
     }  # fmt: skip
+
+
+def reported(runs, methods, tmp_path: Path) -> str:
+    """What `results.md` says of runs."""
+    known = {
+        "title": "t", "budget": "16 rollouts per task", "seeds": 2, "against": "", "lr_grid": [1.0], "tune_seeds": 1,
+        "chosen": [], "trials": [], "failures": {}, "rewards": {}, "wanted": len(runs), "settings": {},
+    }  # fmt: skip
+    write_comparison({**known, **results(runs, ["f"], methods)}, tmp_path)
+    return (tmp_path / "results.md").read_text()
 
 
 def difference(found, first, second, measure="final"):
@@ -136,6 +147,17 @@ def test_curves_along_training_are_means_over_seeds_where_all_have_the_measure()
     [entropy] = points["entropy"]
     assert entropy["low"] == 0 and entropy["high"] == pytest.approx(1.5 + 12.706 * 0.5, abs=1e-3)
     assert points["success"][1]["high"] == 1 and points["gradient"][1]["high"] is None
+
+
+def test_runs_of_more_than_one_code_are_named(tmp_path: Path):
+    runs = [run(method, seed, 0.5) for method in ("a", "b") for seed in range(2)]
+    del runs[0]["code"]  # an older one
+    assert "versions of firstfault's code" not in reported(runs, ["a", "b"], tmp_path)
+    runs[3]["code"] = "d2"
+    said = "made by 2 versions of firstfault's code, which may be what they differ by (c1: 1 of a, 1 of b; d2: 1 of b)."
+    assert said in reported(runs, ["a", "b"], tmp_path)
+    more = [run(method, 0, 0.5) | {"code": code} for method, code in zip("abcdefghi", "xyxyxyxyx", strict=True)]
+    assert "what they differ by (of each in results.json)." in reported(more, list("abcdefghi"), tmp_path)
 
 
 def test_a_learning_rate_of_which_a_trial_failed_is_not_chosen(tmp_path: Path):

@@ -197,6 +197,7 @@ class Finished(BaseModel):
     evaluations: list[Evaluation] = Field(min_length=1)
     iterations: list[MetricsRow] = Field(min_length=1)
     firstfault: str
+    code: str = ""
     config: dict[str, Any]
     files: dict[str, str] = {}
 
@@ -266,6 +267,7 @@ def keep(cell: Cell, budget: Budget, *, trees: bool) -> None:
         "evaluations": [{**record, "spent": asdict(Spend.of(_until(rows, record)))} for record in evaluations],
         "iterations": rows,
         "firstfault": __version__,
+        "code": cell.code,
         "keeps_trees": trees,
         "config": config.model_dump(mode="json", exclude={"run_dir"}),  # which differs by machine
         "files": cell.files,

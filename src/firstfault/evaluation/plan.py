@@ -125,7 +125,7 @@ class Cell:
     """One training run. `multiple` is that of the learning rate; `tunes` says that it only helps to choose one.
 
     `start` is the folder of the policy that it starts from, where that is taught; `files` are those that its settings
-    name (see `files_of`).
+    name (see `files_of`), `code` a hash of the package (see `own_code`).
     """
 
     family: str
@@ -135,6 +135,7 @@ class Cell:
     config: RunConfig
     start: Path
     files: dict[str, str]
+    code: str
 
     @property
     def tunes(self) -> bool:
@@ -212,7 +213,8 @@ class Plan:
         rates = {name: multiple * getattr(base.optimizer, name) for name in ("lr", "muon_lr")}
         own = {"method": self.methods[method], "seed": seed, "run_dir": folder, "optimizer": rates}
         config = validated(RunConfig, merge(base.model_dump(), own), str(folder))
-        return Cell(family, method, multiple, seed, config, self.start(family), files_of(config.model_dump()))
+        files = files_of(config.model_dump())
+        return Cell(family, method, multiple, seed, config, self.start(family), files, own_code())
 
     def start(self, family: str) -> Path:
         """Where the comparison keeps what the runs of a family start from."""
@@ -372,6 +374,16 @@ def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
 def _hash(file: str, changed: int) -> str:  # every run of a comparison asks for the same
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@functools.cache
+def own_code() -> str:
+    """A hash of this package's sources, as they are when it is first asked for."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for name in sorted(file.relative_to(package).as_posix() for file in package.rglob("*.py")):
+        digest.update(f"{name}\0".encode() + (package / name).read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def slug(label: str) -> str:

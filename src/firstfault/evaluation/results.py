@@ -101,6 +101,7 @@ def _run(kept: Kept) -> dict[str, Any]:
     names = ("family", "method", "seed", "multiple", "lr", "spend", "budget_share", "overspent", "firstfault")
     before, after = kept["evaluations"][0], kept["evaluations"][-1]
     return {name: kept[name] for name in names} | {
+        "code": kept.get("code", ""),
         "before": before["sampled"],
         "after": after["sampled"],
         "greedy": after["greedy"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +128,14 @@ def _warnings(results: Results) -> list[str]:
         share = sum(run["budget_share"] for run in own) / len(own)
         if share < 0.9:
             said.append(f"{method} on {family} took {share:.0%} of the budget only.")
+    made = Counter((run["code"], run["method"]) for run in results["runs"] if run["code"])
+    codes = {code: [f"{n} of {method}" for (of, method), n in made.items() if of == code] for code, _ in made}
+    if len(codes) > 1:
+        which = "; ".join(f"{code}: {', '.join(runs)}" for code, runs in codes.items())
+        said.append(
+            f"The runs were made by {len(codes)} versions of firstfault's code, which may be what they differ by "
+            f"({which if len(made) <= SHOWN else 'of each in results.json'})."
+        )
     rewards = {method: reward for method, reward in results["rewards"].items() if reward != "judge"}
     if rewards:
         said.append(
