@@ -1,5 +1,6 @@
 """What follows from finished runs, by hand: who is left out, and how far pairs are compared."""
 
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from firstfault.evaluation.compare import Comparison
 from firstfault.evaluation.plan import read_families, read_plan
 from firstfault.evaluation.results import results
 from firstfault.report.compared import write_comparison
+from firstfault.report.terminal import comparison_table
 
 
 def spent(rollouts: int, tokens: int, seconds: float):
@@ -158,6 +160,18 @@ def test_runs_of_more_than_one_code_are_named(tmp_path: Path):
     assert said in reported(runs, ["a", "b"], tmp_path)
     more = [run(method, 0, 0.5) | {"code": code} for method, code in zip("abcdefghi", "xyxyxyxyx", strict=True)]
     assert "what they differ by (of each in results.json)." in reported(more, list("abcdefghi"), tmp_path)
+
+
+def test_a_terminal_is_told_what_was_spent():
+    runs = [run("a", seed, 0.5) for seed in range(2)] + [run("b", 0, 0.5, 110), run("b", 1, 0.5, 90)]
+    runs[2] |= {"overspent": "220 rollouts, 200 allowed", "budget_share": 1.1}
+    runs[3] |= {"budget_share": 0.9, "spend": spent(180, 4020, 2.0)}
+    found = results(runs, ["f"], ["a", "b"])
+    printed = io.StringIO()
+    Console(width=80, file=printed).print(comparison_table({"title": "t", "budget": "100 rollouts per task", **found}))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.getvalue().splitlines()]
+    assert ["f", "a", "200", "20", "0", "100%"] in lines
+    assert ["f", "b", "200", "2,020", "0", "100%, refused"] in lines
 
 
 def test_a_learning_rate_of_which_a_trial_failed_is_not_chosen(tmp_path: Path):

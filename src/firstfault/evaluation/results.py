@@ -66,6 +66,7 @@ def results(
     return {
         "measures": measures,
         "runs": [_run(kept) for kept in finished],
+        "spend": _spend(finished, families, methods),
         "refused": [{"family": family, "method": method} for family, method in sorted(refused)],
         "unlike_starts": _unlike_starts(runs),
         "limits": {family: _limits(runs, family) for family in families},
@@ -106,6 +107,21 @@ def _run(kept: Kept) -> dict[str, Any]:
         "after": after["sampled"],
         "greedy": after["greedy"],
     }
+
+
+def _spend(finished: Sequence[Kept], families: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
+    """What each method spent on each family: means over its runs, be they refused."""
+    found = []
+    for family, method in itertools.product(families, methods):
+        own = [kept for kept in finished if (kept["family"], kept["method"]) == (family, method)]
+        if own:
+            means = {name: _mean([kept["spend"][name] for kept in own]) for name in own[0]["spend"]}
+            share, refused = _mean([kept["budget_share"] for kept in own]), any(kept["overspent"] for kept in own)
+            found.append({
+                "family": family, "method": method, "seeds": len(own), **means, "budget_share": share,
+                "refused": refused,
+            })  # fmt: skip
+    return found
 
 
 def spent(kept: Kept, axis: str) -> list[float]:

@@ -101,8 +101,7 @@ def _warnings(results: Results) -> list[str]:
     missing = results["wanted"] - len(results["runs"])
     if missing:
         said.append(f"{missing} of {results['wanted']} runs are missing: the same command goes on.")
-    by_method = _by_method(results)
-    for (family, method), own in by_method.items():
+    for (family, method), own in _by_method(results).items():
         over = [f"{run['overspent']} with seed {run['seed']}" for run in own if run["overspent"]]
         if over:
             said.append(
@@ -124,10 +123,11 @@ def _warnings(results: Results) -> list[str]:
             f"Learning rates were not tuned: all methods have {_of_recipe(results['lr_grid'][0])}, which may suit some "
             "better than others (--lr-grid tunes it for each, with the same trials)."
         )
-    for (family, method), own in by_method.items():
-        share = sum(run["budget_share"] for run in own) / len(own)
-        if share < 0.9:
-            said.append(f"{method} on {family} took {share:.0%} of the budget only.")
+    said += [
+        f"{row['method']} on {row['family']} took {row['budget_share']:.0%} of the budget only."
+        for row in results["spend"]
+        if row["budget_share"] < 0.9
+    ]
     made = Counter((run["code"], run["method"]) for run in results["runs"] if run["code"])
     codes = {code: [f"{n} of {method}" for (of, method), n in made.items() if of == code] for code, _ in made}
     if len(codes) > 1:
@@ -258,14 +258,13 @@ def _differences(results: Results, measure: str) -> Table:
 
 
 def _spend(results: Results) -> Table:
-    rows = []
-    for (family, method), own in _by_method(results).items():
-        means = {name: sum(run["spend"][name] for run in own) / len(own) for name in own[0]["spend"]}
-        means["share"] = sum(run["budget_share"] for run in own) / len(own)
-        rows.append([
-            family, method, *(f"{means[name]:,.1f}".removesuffix(".0") for name in SPENT), duration(means["seconds"]),
-            f"{means['share']:.0%} of budget" + (", refused" if any(run["overspent"] for run in own) else ""),
-        ])  # fmt: skip
+    rows = [
+        [
+            row["family"], row["method"], *(f"{row[name]:,.1f}".removesuffix(".0") for name in SPENT),
+            duration(row["seconds"]), f"{row['budget_share']:.0%} of budget{', refused' * row['refused']}",
+        ]
+        for row in results["spend"]
+    ]  # fmt: skip
     remark = (
         f"Means over runs. The budget was {results['budget']}. Counted where it is spent, whatever became of it; "
         "evaluations don't count. Without an update: mini-batches in which nothing had a gradient. Time is that of "

@@ -41,9 +41,9 @@ def achieved(folder: RunFolder) -> Group:
     return Group(*([table] if records else []), Text(took))
 
 
-def comparison_table(results: Mapping[str, Any]) -> Table:
-    """Levels and conclusions of a comparison."""
-    table = Table("family", "method", title=escape(results["title"]), caption_justify="left")
+def comparison_table(results: Mapping[str, Any]) -> Group:
+    """Levels, spend and conclusions of a comparison."""
+    table = Table("family", "method", title=escape(results["title"]))
     names = {"before": "before", "final": "after"}
     names |= {"iterations": "on the way"} if "iterations" in results["measures"] else {}
     for column in ("seeds", *names.values()):
@@ -51,8 +51,14 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
     for level in results["levels"]:
         values = [with_interval(level[name]) for name in names if name in level]
         table.add_row(escape(level["family"]), escape(level["method"]), str(level["seeds"]), *map(escape, values))
-    table.caption = escape("\n".join(results["conclusions"]))
-    return table
+    spend = Table("family", "method", title=f"spent by a run; budget: {results['budget']}")
+    for column in ("rollouts", "tokens", "tool calls", "of budget"):
+        spend.add_column(column, justify="right")
+    for row in results["spend"]:
+        took = [f"{row[name]:,.0f}" for name in ("rollouts", "generated_tokens", "tool_calls")]
+        share = f"{row['budget_share']:.0%}{', refused' * row['refused']}"
+        spend.add_row(escape(row["family"]), escape(row["method"]), *took, share)
+    return Group(table, spend, Text("\n".join(results["conclusions"])))
 
 
 def tree_picture(tree: Tree) -> RichTree:
