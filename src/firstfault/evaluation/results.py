@@ -10,26 +10,10 @@ from typing import Any
 import numpy as np
 
 from firstfault.errors import UserError
+from firstfault.evaluation.curves import AXES, Kept, Runs, curves, interval, spent
 from firstfault.evaluation.statistics import LEVEL, area_weights, bootstrap, holm, mean_t, p_value, seeds_needed
 
-Kept = Mapping[str, Any]  # a cell.json
-Runs = dict[tuple[str, str, int], Kept]  # by family, method and seed
-
-AXES = {
-    "iterations": "iterations",
-    "rollouts": "rollouts",
-    "generated_tokens": "generated tokens",
-    "seconds": "seconds of training",
-}
 MEASURES = {"final": "final success"} | {axis: f"mean success along {name}" for axis, name in AXES.items()}
-# what has curves along iterations beside success; `training` says what it is of one run
-TRAINING = {
-    "per_100_calls": "successes per 100 tool calls",
-    "success_whole": "success of whole rollouts in training",
-    "gradient": "share of groups with a gradient",
-    "entropy": "entropy in nats",
-}
-SHARES = ("success", "success_whole", "gradient")
 ALL = "all families"
 
 
@@ -71,7 +55,7 @@ def results(
         "unlike_starts": _unlike_starts(runs),
         "limits": {family: _limits(runs, family) for family in families},
         "levels": _levels(runs, measures, families, methods),
-        "curves": _curves(runs, families, methods),
+        "curves": curves(runs, families, methods),
         "learnt": _learnt(runs, families, methods),
         "differences": differences,
         "conclusions": _conclusions(differences, families),
@@ -122,13 +106,6 @@ def _spend(finished: Sequence[Kept], families: Sequence[str], methods: Sequence[
                 "refused": refused,
             })  # fmt: skip
     return found
-
-
-def spent(kept: Kept, axis: str) -> list[float]:
-    """What was spent by the time of each evaluation."""
-    if axis == "iterations":
-        return [record["iteration"] for record in kept["evaluations"]]
-    return [record["spent"][axis] for record in kept["evaluations"]]
 
 
 def along(kept: Kept, axis: str, limit: float) -> np.ndarray:
@@ -289,69 +266,9 @@ def _levels(
             values |= {measure: [float(_score(kept, measure, limit).mean()) for kept in own]} if limit else {}
         levels.append({
             "family": family, "method": method, "seeds": len(own),
-            **{name: _interval(values_of) for name, values_of in values.items()},
+            **{name: interval(values_of) for name, values_of in values.items()},
         })  # fmt: skip
     return levels
-
-
-def _curves(runs: Runs, families: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Means over seeds, by measure and axis.
-
-    Sampled success is that of each evaluation, at the mean of what the seeds had spent by then. All others are along
-    iterations, those in which every seed has the measure.
-    """
-    curves = []
-    for family, method in itertools.product(families, methods):
-        own = [kept for (f, m, _), kept in runs.items() if (f, m) == (family, method)]
-        if not own:
-            continue
-        found = {}
-        for axis in AXES:
-            at = np.mean([spent(kept, axis) for kept in own], axis=0)
-            success = np.array([[record["sampled"] for record in kept["evaluations"]] for kept in own])
-            found["success", axis] = [
-                {"at": float(x), **_interval(values)} for x, values in zip(at, success.T, strict=True)
-            ]
-        trained = [training(kept) for kept in own]
-        for measure in TRAINING:
-            of_runs = [run[measure] for run in trained]
-            most = 1.0 if measure in SHARES else math.inf
-            found[measure, "iterations"] = [
-                {"at": float(i), **_interval([values[i] for values in of_runs], most)}
-                for i in of_runs[0]
-                if all(i in values for values in of_runs)
-            ]
-        curves += [
-            {"family": family, "method": method, "measure": measure, "axis": axis, "points": points}
-            for (measure, axis), points in found.items()
-            if points
-        ]
-    return curves
-
-
-def training(kept: Kept) -> dict[str, dict[int, float]]:
-    """The measures of `TRAINING` by iteration, where they are known.
-
-    Two iterations of a run, in the second of which nothing had a gradient:
-
-    >>> rows = [{"iteration": 1, "zero_gradient_groups": 0.25, "entropy": 0.5},
-    ...         {"iteration": 2, "zero_gradient_groups": 1.0}]
-    >>> training({"iterations": rows, "evaluations": [{"iteration": 0, "sampled": 0.5, "calls_per_run": 4.0}]})
-    {'per_100_calls': {0: 12.5}, 'success_whole': {}, 'gradient': {1: 0.75, 2: 0.0}, 'entropy': {1: 0.5}}
-    """
-    rows = kept["iterations"]
-    found = {
-        "per_100_calls": {
-            record["iteration"]: 100 * record["sampled"] / record["calls_per_run"]
-            for record in kept["evaluations"]
-            if record["calls_per_run"]
-        },
-        "gradient": {
-            row["iteration"]: 1 - row["zero_gradient_groups"] for row in rows if "zero_gradient_groups" in row
-        },
-        **{name: {row["iteration"]: row[name] for row in rows if name in row} for name in ("success_whole", "entropy")},
-    }
-    return {name: {i: value for i, value in found[name].items() if math.isfinite(value)} for name in TRAINING}
 
 
 def _learnt(runs: Runs, families: Sequence[str], methods: Sequence[str]) -> list[dict[str, Any]]:
@@ -418,13 +335,6 @@ def _unlike_starts(runs: Runs) -> list[str]:
     return [
         f"{family}, seed {seed}" for (family, seed), all_of in starts.items() if any(o != all_of[0] for o in all_of)
     ]
-
-
-def _interval(values: Sequence[float], most: float = 1.0) -> dict[str, float | None]:
-    """Of what nothing takes below 0 or above `most`; None where nothing tells how seeds differ."""
-    mean, low, high = mean_t(values)
-    unknown = math.isinf(low)
-    return {"mean": mean, "low": None if unknown else max(0.0, low), "high": None if unknown else min(most, high)}
 
 
 def _finite(value: float) -> float | None:

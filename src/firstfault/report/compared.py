@@ -12,8 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from firstfault import __version__
+from firstfault.evaluation.curves import AXES, SHARES, TRAINING
 from firstfault.evaluation.plan import flat
-from firstfault.evaluation.results import AXES, SHARES, TRAINING
 from firstfault.files import saving, write_whole
 from firstfault.report.curves import Band, bands
 from firstfault.report.text import duration, with_interval
