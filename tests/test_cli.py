@@ -73,7 +73,6 @@ REFUSED = {
     "NaN learning rate": ("train --optimizer.lr nan", "optimizer.lr = 'nan'"),
     "infinite temperature": ("train --agent.temperature inf", "agent.temperature = 'inf'"),
     "wrong type": ("train --batch many", "batch = 'many'"),
-    "mini-batch above batch": ("train --batch 2", "exceeds batch = 2"),
     "unknown method": ("train --method epo", "did you mean 'elpo'?"),
     "unknown tasks": ("train --tasks algebra", "there is no task family 'algebra'"),
     "no such method file": ("train --method {d}/none.py:Mine", "there is no Python file"),

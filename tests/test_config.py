@@ -19,7 +19,6 @@ REFUSED = {
     "not a number": ({"optimizer": {"lr": math.nan}}, "optimizer.lr = nan: "),
     "infinite": ({"engine": {"cache_gb": math.inf}}, "engine.cache_gb = inf: "),
     "none of the choices": ({"optimizer": {"name": "sgd"}}, "'adamw' or 'muon'"),
-    "mini-batch above batch": ({"batch": 2}, "learner.mini_batch = 8 exceeds batch = 2"),
     "no room in the context": ({"agent": {"max_context": 512}}, "leaves no room in agent.max_context = 512"),
     "a method without a name": ({"method": {"rollouts": 4}}, 'the table [method] needs a name, such as name = "elpo"'),
     "tasks without a name": ({"tasks": {"path": "x"}}, 'the table [tasks] needs a name, such as name = "arithmetic"'),

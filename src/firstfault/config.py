@@ -64,7 +64,7 @@ class EngineConfig(Settings):
 
 
 class LearnerConfig(Settings):
-    mini_batch: int = Field(4, ge=1, description="trees per optimizer update (tiny: 8)")
+    mini_batch: int = Field(4, ge=1, description="trees per optimizer update, all if there are fewer (tiny: 8)")
     parts: int = Field(0, ge=0, description="mini-batches of a batch, however many trees it has; 0: by mini_batch")
     epochs: int = Field(1, ge=1, description="passes over each batch (tiny: 4)")
     max_tokens: int = Field(4096, ge=1, description="most unique tokens in one forward pass")
@@ -191,10 +191,6 @@ class RunConfig(Settings):
                 raise ValueError(
                     f'the table [{key}] needs a name, such as name = "{RunConfig.model_fields[key].default["name"]}"'
                 )
-        if self.learner.mini_batch > self.batch:
-            raise ValueError(
-                f"learner.mini_batch = {self.learner.mini_batch} exceeds batch = {self.batch}; make it smaller"
-            )
         if self.budget.tokens and self.budget.calls:
             raise ValueError("budget.tokens and budget.calls both say how many tasks an iteration has; give one")
         if self.agent.max_new_tokens >= self.agent.max_context:
