@@ -14,6 +14,7 @@ import pytest
 
 from firstfault.evaluation.compare import Comparison
 from firstfault.evaluation.plan import own_code, slug
+from firstfault.files import write_whole
 from firstfault.training.budget import MOST
 
 # methods of a user: one that has nothing to learn from, and two that take more than they have
@@ -277,7 +278,7 @@ def test_a_file_that_changes_while_a_comparison_runs_makes_no_result(compare, re
 
     def edit(self, process) -> None:
         started(self, process)
-        own.write_text(METHODS + "\n# changed\n")
+        write_whole(own, METHODS + "\n# changed\n")  # a run may be reading it
 
     monkeypatch.setattr(Comparison, "_started", edit)
     assert compare(f"grpo,mine={own}:Idle", *SMALL, "--seeds", "1") == 2
