@@ -57,5 +57,6 @@ def finding(compared: Compared) -> Finding:
 
     differences.append(compared.figure(f"gain in Major@{many} - in Pass@{many}", pair, at_most, PAPER))
     of_grpo = compared.figure("grpo", ["grpo"], partial(at_the_end, name=f"pass@{many}"))
-    notes = [f"GRPO's Pass@{many} is {of_grpo.mean:.3f}: hardly any room for a gain"] if of_grpo.mean > CEILING else []
+    full = (of_grpo.mean or 0) > CEILING
+    notes = [f"GRPO's Pass@{many} is {of_grpo.mean:.3f}: hardly any room for a gain"] if full else []
     return compared.finding("pass-at-k", differences, levels=gains, notes=notes)
