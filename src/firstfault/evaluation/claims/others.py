@@ -14,8 +14,8 @@ from firstfault.evaluation.results import Kept, along, learnt
 def vppo(compared: Compared) -> Finding:
     """VPPO (2601.18984) is better than GRPO."""
     claimed = compared.difference("vppo", "grpo", final, "+1.7 points (33.7, 35.4)")
-    uncut = [method for method in ("vppo-uncut",) if method in compared.methods]
-    return compared.finding("vppo", [claimed], [compared.difference(method, "grpo", final) for method in uncut])
+    beside = [compared.difference("vppo-uncut", "grpo", final)] if "vppo-uncut" in compared.methods else []
+    return compared.finding("vppo", [claimed], beside)
 
 
 def vspo(compared: Compared) -> Finding:

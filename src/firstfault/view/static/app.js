@@ -7,7 +7,7 @@ const KEYS = [
 ];
 
 // The tree to begin with where none is named: the first that has a first fault, else the first that teaches something.
-const telling = (trees) => [(tree) => tree.critical > 0, (tree) => tree.gradient].map((has) => trees.findIndex(has)).find((i) => i >= 0) ?? 0;
+const telling = (trees) => [FILTERS.critical[2], (tree) => tree.gradient].map((has) => trees.findIndex(has)).find((i) => i >= 0) ?? 0;
 
 const tellMatches = (n) => (n === 1 ? "1 step matches" : `${n} steps match`);
 
