@@ -45,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "firstfault: interrupted; what was finished is saved, and the same command goes on (train: with --resume, "
-            "eval: if it had --records).",
+            "firstfault: interrupted; what was finished is saved, and the same command goes on (train: with --resume).",
             file=sys.stderr,
         )
         return 130

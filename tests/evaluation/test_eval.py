@@ -97,6 +97,18 @@ def test_a_second_command_goes_on_where_the_first_stopped(evaluate, tmp_path, mo
     assert evaluate(*flags, "--k", "2")["k"] == [2] and len(asked) == 2  # other figures of the same runs
 
 
+def test_records_are_kept_where_none_asked_for_them(evaluate, tiny_policy, tmp_path, capsys):
+    flags = [*SHORT, "--evaluation.problems", "2", "--samples", "1"]
+    found = evaluate(*flags)
+    [path] = (tmp_path / "runs" / "eval").glob("arithmetic-*.jsonl")
+    assert found["records"] == str(path.relative_to(tmp_path)) and len(records(path)) == 4
+    assert evaluate(*flags) == found
+    assert evaluate(*flags, "--seed", "1")["records"] != found["records"]  # other settings are another evaluation
+    capsys.readouterr()
+    assert main(["eval", "--model", str(tiny_policy), "--threads", "1", *LIMITS, *flags]) == 0
+    assert "all were there" in " ".join(capsys.readouterr().out.split())
+
+
 def test_tasks_are_run_in_groups_so_that_records_are_kept_all_along(evaluate, tmp_path, monkeypatch):
     size = ["--evaluation.problems", "5", "--samples", "3", "--engine.max-batch", "4"]  # two tasks at a time
     seen = []

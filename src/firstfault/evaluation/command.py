@@ -32,7 +32,9 @@ from firstfault.writers.endpoint import Endpoint
 class EvalConfig(Settings):
     """The settings of `firstfault eval` beside those of a run."""
 
-    records: Path | None = Field(None, description="a file for the record of each run; the same command goes on there")
+    records: Path | None = Field(
+        None, description="a file for the record of each run; the same command goes on there; by default in runs/eval"
+    )
     endpoint: str = Field("", description="URL of an OpenAI-compatible API that serves --model")
     parallel: int = Field(8, ge=1, description="most runs at a time of a model behind an endpoint")
     cache: Path | None = Field(None, description="folder where its messages are kept; by default in the user's cache")
@@ -58,16 +60,19 @@ def command(config: RunConfig, options: EvalConfig, *, as_json: bool = False) ->
         _check_endpoint(config)
     source = build_tasks(config.tasks)
     tasks = evaluated(config, source)
-    kept = RecordsFile(options.records, _settings(config, options, source, tasks), samples + 1)
+    settings = _settings(config, options, source, tasks)
+    path = options.records or _own_file(config.tasks["name"], settings)
+    kept = RecordsFile(path, settings, samples + 1)
     missing = [number for number in range(len(tasks)) if number not in kept.finished]
     if missing:
         _run(config, options, source, tasks, missing, kept, console)
     summary = summarize(kept.rows, ks, config.seed)
     if as_json:
         facts = {"model": config.model, "tasks": config.tasks["name"], "problems": len(tasks), "samples": samples}
-        print(json.dumps({**facts, "seed": config.seed, "k": ks, **summary.to_json()}))
+        facts |= {"records": str(path), "seed": config.seed, "k": ks}
+        print(json.dumps({**facts, **summary.to_json()}))
     else:
-        _print(config, options, summary, ks)
+        _print(config, path, bool(missing), summary, ks)
 
 
 def evaluated(config: RunConfig, source: TaskSource) -> list[Task]:
@@ -110,6 +115,12 @@ def _settings(config: RunConfig, options: EvalConfig, source: TaskSource, tasks:
         "samples": config.evaluation.last_samples,
         "seed": config.seed,
     }
+
+
+def _own_file(tasks: str, settings: dict[str, Any]) -> Path:
+    """Where records of these settings are kept by default: other settings have another file."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode(errors="replace")).hexdigest()[:12]
+    return Path("runs/eval") / f"{Path(tasks).stem}-{digest}.jsonl"
 
 
 def _run(
@@ -156,10 +167,9 @@ def _run(
         if writers:
             console.print(in_words([writer.spent for writer in writers]), markup=False, highlight=False)
     if unfinished:
-        where = f"the records of the others are in {kept.path}" if kept.path else "with --records, others are kept"
         raise UserError(
-            f"{len(unfinished)} of {len(tasks)} tasks could not be finished ({unfinished[0]}); {where}: give the same "
-            "command again."
+            f"{len(unfinished)} of {len(tasks)} tasks could not be finished ({unfinished[0]}); the records of the "
+            f"others are in {kept.path}: give the same command again."
         )
 
 
@@ -181,10 +191,10 @@ def _agent(
     return LocalAgent(config, source, tools, console)
 
 
-def _print(config: RunConfig, options: EvalConfig, summary: Summary, ks: list[int]) -> None:
+def _print(config: RunConfig, records: Path, ran: bool, summary: Summary, ks: list[int]) -> None:
     console = Console()
     runs = f"{config.evaluation.last_samples} sampled runs of each, seed {config.seed}"
     for table in tables(f"{config.model} on {config.tasks['name']}", summary, ks, runs):
         console.print(table)
-    if options.records:
-        console.print(f"a record of each run: {options.records}", markup=False, highlight=False)
+    known = "" if ran else "; all were there, remove it to run them anew"
+    console.print(f"a record of each run: {records}{known}", markup=False, highlight=False)

@@ -50,7 +50,7 @@ class RecordsFile(RowsFile[Record]):
     """The records of an evaluation, all those of each task: where some are missing, it was cut off and is done again.
 
     Args:
-        path: the file; if it is there, it goes on. Without one, records are in memory only.
+        path: the file; if it is there, it goes on.
         settings: what the records follow from.
         runs: how many runs a task has.
 
@@ -58,7 +58,7 @@ class RecordsFile(RowsFile[Record]):
         UserError: if the file is none of ours, has other settings, or can't be read or written.
     """
 
-    def __init__(self, path: Path | None, settings: dict[str, Any], runs: int):
+    def __init__(self, path: Path, settings: dict[str, Any], runs: int):
         def whole(records: list[Record]) -> list[Record]:
             of_task = Counter(record.number for record in records)
             return [record for record in records if of_task[record.number] == runs]

@@ -17,7 +17,7 @@ Row = TypeVar("Row")
 
 
 class RowsFile(Generic[Row]):
-    """A JSONL file: the settings in the first line, then a row a line. Without a path, rows are in memory only.
+    """A JSONL file: the settings in the first line, then a row a line.
 
     Args:
         path: the file; if it is there, it goes on, without a last line that was cut short.
@@ -32,7 +32,7 @@ class RowsFile(Generic[Row]):
 
     def __init__(
         self,
-        path: Path | None,
+        path: Path,
         settings: Mapping[str, Any],
         row: type[Row],
         flag: str,
@@ -40,8 +40,6 @@ class RowsFile(Generic[Row]):
     ):
         self.path = path
         self.rows: list[Row] = []
-        if path is None:
-            return
         header = _line({"settings": settings})
         try:
             there = path.read_bytes() if path.exists() else b""
@@ -58,9 +56,8 @@ class RowsFile(Generic[Row]):
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keep these rows."""
-        if self.path is not None:
-            with saving(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(_lines(rows))
+        with saving(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(_lines(rows))
         self.rows.extend(rows)
 
 
