@@ -112,7 +112,7 @@ REFUSED = {
     "eval of no runs": ("eval --model {tiny} --k 0", "0 runs have no majority"),
     "eval of K that is no number": ("eval --model {tiny} --k 1,many", "evaluation.k.1 = 'many'"),
     "eval with records in a folder": ("eval --model {tiny} --records {d}/empty", "can't be kept"),
-    "eval with records below a file": ("eval --model {tiny} --records {d}/file/records.jsonl", "can't be kept"),
+    "eval with records below a file": ("eval --model {tiny} --records {d}/file/records.jsonl", "can't be written"),
     "eval with records that are none": ("eval --model {tiny} --records {d}/good.jsonl", "good.jsonl holds no settings"),
     "eval of an endpoint without a model": ("eval --endpoint http://127.0.0.1:9/v1", "give the name with --model"),
     "eval of an endpoint with a nucleus": (

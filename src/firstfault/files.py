@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import hashlib
 import os
 import shutil
 import tempfile
@@ -22,6 +24,17 @@ class NotSaved(UserError):
 def cache_folder() -> Path:
     """`$FIRSTFAULT_CACHE`, or else `~/.cache/firstfault`; it need not exist."""
     return Path(os.environ.get("FIRSTFAULT_CACHE") or Path.home() / ".cache" / "firstfault")
+
+
+def hash_of(file: Path | str) -> str:
+    """The SHA-256 of what a file holds."""
+    return _hash(str(file), os.stat(file).st_mtime_ns)
+
+
+@functools.cache
+def _hash(file: str, changed: int) -> str:  # every run of a comparison asks for the same
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @contextmanager
@@ -61,20 +74,23 @@ def try_folder(folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep other commands that write to it out of it.
+def alone(folder: Path, file: str = "") -> Iterator[None]:
+    """Make a folder, and keep other commands that write to it, or to this file in it, out of it.
 
     Raises:
         UserError: if one is at work there.
     """
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115
+        lock = open(folder / (f".{file}.lock" if file else ".lock"), "w")  # noqa: SIM115
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another command is at work in {folder}; wait for it, or give another folder.") from None
+            kind = "file" if file else "folder"
+            raise UserError(
+                f"another command is at work in {folder / file}; wait for it, or give another {kind}."
+            ) from None
         yield
 
 

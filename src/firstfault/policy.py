@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from firstfault.errors import UserError
+from firstfault.files import hash_of
 from firstfault.run_folder import RunFolder
 
 logging.disable_progress_bar()  # a bar per file of weights would tear ours apart
@@ -52,8 +53,12 @@ def load_policy(name: str, device: torch.device | str = "cpu") -> tuple[PreTrain
     return model.to(device).eval(), tokenizer
 
 
+def weights(folder: str) -> list[Path]:
+    """The files of a model's weights; none where it is no folder."""
+    return sorted(file for kind in ("*.safetensors", "*.bin") for file in Path(folder).glob(kind))
+
+
 def version(name: str) -> str:
-    """A model's name, and of a folder also what tells its weights from others: their times and sizes, as a hash."""
-    stats = [file.stat() for file in sorted(Path(name).glob("*.safetensors"))]
-    told = hashlib.sha256(str([(stat.st_mtime_ns, stat.st_size) for stat in stats]).encode()).hexdigest()[:8]
-    return f"{name} (weights {told})" if stats else name
+    """A model's name, and of a folder also a hash of its weights."""
+    hashes = [hash_of(file) for file in weights(name)]
+    return f"{name} (weights {hashlib.sha256(str(hashes).encode()).hexdigest()[:8]})" if hashes else name

@@ -263,6 +263,31 @@ def test_other_settings_are_refused(compare, own, tmp_path, capsys):
     assert "holds a comparison with optimizer.lr = " in capsys.readouterr().err
 
 
+def test_what_a_method_leaves_open_is_told_from_what_it_sets(compare, tmp_path, capsys):
+    small = [*SMALL, "--seeds", "1"]
+    assert compare("grpo,dapo", *small) == 0
+    (tmp_path / "out" / "settings.json").unlink()  # only the runs can tell
+    assert compare("grpo,dapo=dapo:group=2", *small) == 2
+    assert "holds a comparison with method.group = None, not 2" in capsys.readouterr().err
+
+
+def test_what_other_settings_have_begun_is_dropped(compare, results, tmp_path):
+    """Also of a method that is not asked for just now."""
+    begun = tmp_path / "out" / "cells" / "parity"
+    small = [*SMALL, "--seeds", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Comparison, "_cells", interrupt)
+        assert compare("grpo,elpo", *small) == 130
+    for method in ("grpo", "elpo"):
+        (begun / method / "lr-1" / "seed-0").mkdir(parents=True)
+    assert compare("grpo,rloo", *small, "--optimizer.lr", "5e-3") == 0
+    assert not (begun / "elpo").exists() and {run["method"] for run in results()["runs"]} == {"grpo", "rloo"}
+
+
+def interrupt(*arguments) -> None:
+    raise KeyboardInterrupt
+
+
 def test_runs_of_other_code_are_not_compared(compare, own, capsys):
     small, mine = [*SMALL, "--seeds", "1"], f"grpo,mine={own}:Idle"
     assert compare(mine, *small, families="parity") == 0

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import firstfault.evaluation.agents as agents
 from firstfault.cli import main
 from firstfault.config import AgentConfig
 from firstfault.engines.transformers import TransformersEngine
+from firstfault.files import alone
 from firstfault.policy import load_policy
 from firstfault.tasks import Arithmetic, Lore, Mix, TaskSource
 from firstfault.training.build import build_agent
@@ -107,6 +111,27 @@ def test_records_are_kept_where_none_asked_for_them(evaluate, tiny_policy, tmp_p
     capsys.readouterr()
     assert main(["eval", "--model", str(tiny_policy), "--threads", "1", *LIMITS, *flags]) == 0
     assert "all were there" in " ".join(capsys.readouterr().out.split())
+
+
+def test_two_commands_do_not_write_to_one_file(evaluate, tiny_policy, tmp_path, capsys):
+    flags = [*SHORT, "--evaluation.problems", "2", "--samples", "1", "--records", "r.jsonl"]
+    with alone(tmp_path, "r.jsonl"):
+        assert main(["eval", "--model", str(tiny_policy), *LIMITS, *flags]) == 2
+        assert "another command is at work in r.jsonl" in capsys.readouterr().err
+        assert evaluate(*flags[:-1], "other.jsonl")["problems"] == 2
+    assert evaluate(*flags)["problems"] == 2
+
+
+def test_weights_are_known_by_what_they_are(evaluate, tiny_policy, tmp_path):
+    copy = shutil.copytree(tiny_policy, tmp_path / "copy")
+    flags = [*SHORT, "--evaluation.problems", "1", "--samples", "1", "--model", str(copy)]
+    known = evaluate(*flags)["records"]
+    [weights] = copy.glob("*.safetensors")
+    os.utime(weights)
+    assert evaluate(*flags)["records"] == known
+    tensors = load_file(weights)
+    save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, weights, metadata={"format": "pt"})
+    assert evaluate(*flags)["records"] != known
 
 
 def test_tasks_are_run_in_groups_so_that_records_are_kept_all_along(evaluate, tmp_path, monkeypatch):

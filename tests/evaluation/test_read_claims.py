@@ -178,7 +178,8 @@ def test_claims_are_read_from_a_comparison(compare, claims, tmp_path):
     (tmp_path / "less" / "cells" / "parity").mkdir(parents=True)
     (tmp_path / "out" / "cells" / "parity" / "grpo").rename(tmp_path / "less" / "cells" / "parity" / "grpo")
     code, found, _ = claims("main", "--comparison", "less,out")
-    assert code == 0 and [f["family"] for f in found] == ["again"]
+    assert code == 0 and [(f["family"], f["why"]) for f in found[1:]] == [("parity", "out lacks the method grpo")]
+    assert found[0]["family"] == "again"
 
 
 def test_what_no_comparison_has_is_said_in_a_sentence(compare, claims, tmp_path):

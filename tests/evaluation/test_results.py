@@ -41,8 +41,8 @@ def run(method: str, seed: int, after: float, rollouts: int = 100):
 def reported(runs, methods, tmp_path: Path) -> str:
     """What `results.md` says of runs."""
     known = {
-        "title": "t", "budget": "16 rollouts per task", "seeds": 2, "against": "", "lr_grid": [1.0], "tune_seeds": 1,
-        "chosen": [], "trials": [], "failures": {}, "rewards": {}, "wanted": len(runs), "settings": {},
+        "title": "t", "budget": "16 rollouts per task", "seeds": 2, "first_seed": 0, "against": "", "lr_grid": [1.0],
+        "tune_seeds": 1, "chosen": [], "trials": [], "failures": {}, "rewards": {}, "wanted": len(runs), "settings": {},
     }  # fmt: skip
     write_comparison({**known, **results(runs, ["f"], methods)}, tmp_path)
     return (tmp_path / "results.md").read_text()
@@ -65,12 +65,34 @@ def test_what_failed_is_told_apart_from_nobody():
 def test_many_pairs_are_put_together_without_what_can_not_be_told():
     methods = ["a", "b", "c", "d"]
     one = results([run(method, 0, 0.5) for method in methods], ["f"], methods)
-    assert one["conclusions"] == ["On f, one seed can't tell methods apart: it does not show how runs differ by luck."]
+    single = "pairs have one seed only, which can't tell them apart: it does not show how runs differ by luck."
+    assert one["conclusions"] == [f"On f, 6 of 6 {single}"]
     runs = [run(method, seed, 0.5 + seed / 100 * (method == "a")) for method in methods for seed in range(3)]
     assert results(runs, ["f"], methods, failed={("f", "b")})["conclusions"] == [
         "On f, b can be compared with no other: runs of theirs failed.",
         "On f, 3 of 3 pairs cannot be told apart by final success.",
     ]
+    late = [kept for kept in runs if kept["method"] != "d" or kept["seed"] == 0]  # one has only begun
+    assert results(late, ["f"], methods)["conclusions"] == [
+        "On f, 3 of 3 pairs cannot be told apart by final success.",
+        f"On f, 3 of 6 {single}",
+    ]
+
+
+def test_differences_that_cancel_are_differences():
+    runs = [run("a", seed, 0.5) for seed in range(2)] + [run("b", seed, 0.25 + seed / 2) for seed in range(2)]
+    found = results(runs, ["f"], ["a", "b"])
+    assert difference(found, "a", "b")["mean"] == 0
+    assert "a has 0.000 [-3.177, 3.177] more" in difference(found, "a", "b")["words"]
+
+
+def test_how_a_method_learnt_counts_runs_without_a_search():
+    runs = [run("a", seed, 0.5) | {"iterations": [{"rollouts": 8, "probes": n, "searches": n}]}
+            for seed, n in enumerate((0, 4))]  # fmt: skip
+    [learnt] = results(runs, ["f"], ["a"])["learnt"]
+    assert learnt["searches"] == 2.0 and learnt["probes"] == 0.25
+    [learnt] = results([run("b", 0, 0.5) | {"iterations": [{"rollouts": 8}]}], ["f"], ["b"])["learnt"]
+    assert learnt["searches"] is None and learnt["probes"] is None
 
 
 def test_all_against_one_are_fewer_comparisons():
@@ -109,7 +131,9 @@ def test_how_far_a_pair_is_compared_is_its_own_affair():
     runs = [run("a", 0, 0.2), run("b", 0, 0.8)]
     found, more = results(runs, ["f"], ["a", "b"]), results([*runs, run("c", 0, 0.5, 20)], ["f"], ["a", "b", "c"])
     assert difference(more, "a", "b", "rollouts")["mean"] == difference(found, "a", "b", "rollouts")["mean"]
-    assert found["limits"]["f"]["rollouts"] == 200 and more["limits"]["f"]["rollouts"] == 40
+    # levels of all go as far as the run that spent least: 200 rollouts, or 40 with c
+    levels = [results["levels"][0]["rollouts"]["mean"] for results in (found, more)]
+    assert levels == pytest.approx([0.2 * 0.75, 0.2 * 0.4 / 2])
     # a has spent 40 of the 100 rollouts of its first iteration by then
     assert difference(more, "a", "c", "rollouts")["mean"] == pytest.approx(0.2 * 0.4 / 2 - 0.5 * 0.75)
 
@@ -200,6 +224,9 @@ def test_families_of_a_recipe_are_what_they_are_called(tmp_path: Path):
     recipe.write_text("[families]\nlore = 3\n")
     with pytest.raises(UserError, match=r"families.lore = 3 is no table; write \[families.lore\]"):
         read_families(recipe, ["lore"], {})
+    recipe.write_text("[methods.grpo]\n[methods.mine]\nname = 3\n")
+    with pytest.raises(UserError, match=r"\[methods.mine\] has name = 3; give the name of a method in quotes"):
+        read_plan(recipe, {"tasks": ["lore"]}, {})
 
 
 @pytest.mark.parametrize(("given", "every"), [({}, 3), ({"steps": 2}, 1), ({"evaluation": {"every": 0}}, 0)])

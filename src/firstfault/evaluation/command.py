@@ -17,8 +17,10 @@ from firstfault.config import RunConfig, Settings
 from firstfault.errors import UserError
 from firstfault.evaluation.agents import Evaluated, LocalAgent, RemoteAgent, Unfinished, local_settings
 from firstfault.evaluation.records import RecordsFile, record
+from firstfault.evaluation.rows import digest
 from firstfault.evaluation.show import tables
 from firstfault.evaluation.summary import Summary, summarize
+from firstfault.files import alone
 from firstfault.progress import progress
 from firstfault.tasks import JsonlTasks, TaskSource
 from firstfault.tools import Tool
@@ -62,10 +64,11 @@ def command(config: RunConfig, options: EvalConfig, *, as_json: bool = False) ->
     tasks = evaluated(config, source)
     settings = _settings(config, options, source, tasks)
     path = options.records or _own_file(config.tasks["name"], settings)
-    kept = RecordsFile(path, settings, samples + 1)
-    missing = [number for number in range(len(tasks)) if number not in kept.finished]
-    if missing:
-        _run(config, options, source, tasks, missing, kept, console)
+    with alone(path.parent, path.name):
+        kept = RecordsFile(path, settings, samples + 1)
+        missing = sorted(set(range(len(tasks))) - kept.finished)
+        if missing:
+            _run(config, options, source, tasks, missing, kept, console)
     summary = summarize(kept.rows, ks, config.seed)
     if as_json:
         facts = {"model": config.model, "tasks": config.tasks["name"], "problems": len(tasks), "samples": samples}
@@ -119,8 +122,7 @@ def _settings(config: RunConfig, options: EvalConfig, source: TaskSource, tasks:
 
 def _own_file(tasks: str, settings: dict[str, Any]) -> Path:
     """Where records of these settings are kept by default: other settings have another file."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode(errors="replace")).hexdigest()[:12]
-    return Path("runs/eval") / f"{Path(tasks).stem}-{digest}.jsonl"
+    return Path("runs/eval") / f"{Path(tasks).stem}-{digest(settings)}.jsonl"
 
 
 def _run(

@@ -24,6 +24,7 @@ from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import alone, saving, write_whole
 from firstfault.policy import pick_device
 from firstfault.progress import LONG, progress
+from firstfault.training.build import build_method
 
 
 class FolderSettings(BaseModel):
@@ -90,7 +91,8 @@ class Comparison:
             UserError: if no run has finished.
         """
         plan = self.plan
-        cells = plan.compared(self.chosen())
+        chosen = self.chosen()
+        cells = plan.compared(chosen)
         finished = [kept for cell in cells if (kept := result(cell))]
         failures = self.failures | {str(cell): why for cell in cells if (why := failure(cell))}
         failed = {
@@ -105,12 +107,13 @@ class Comparison:
             "title": f"{', '.join(plan.methods)} on {', '.join(plan.families)}",
             "budget": str(plan.budget),
             "seeds": plan.config.seeds,
+            "first_seed": plan.config.first_seed,
             "against": plan.config.against,
             "lr_grid": plan.config.lr_grid,
             "tune_seeds": plan.config.tune_seeds,
             "chosen": [
                 {"family": family, "method": method, "multiple": multiple}
-                for (family, method), multiple in self.chosen().items()
+                for (family, method), multiple in chosen.items()
             ],
             "trials": [_trial(kept) for kept in self.trials()],
             "failures": failures,
@@ -190,23 +193,18 @@ class Comparison:
             for label, table in settings[kind].items()
             if (change := _change(known.get(kind, {}).get(label, {}), table, f"{kind}.{label}."))
         }
+        begun: list[Path] = []
         for (kind, label), change in changed.items():
-            runs = f"{slug(label)}/*" if kind == "families" else f"*/{slug(label)}"
-            if any(out.glob(f"cells/{runs}/lr-*/seed-*/cell.json")):  # asked for now or not
+            runs = f"cells/{slug(label)}/*" if kind == "families" else f"cells/*/{slug(label)}"
+            if any(out.glob(f"{runs}/lr-*/seed-*/cell.json")):  # asked for now or not
                 self._refuse(*change)
-        begun = []
+            begun += out.glob(runs)
+            begun += [out / "starts" / slug(label), out / "cold" / slug(label)] if kind == "families" else []
         for cell in (*self.plan.tuning(), *self.plan.compared(self.chosen())):
-            kept = result(cell)
-            if kept:
+            if kept := result(cell):
                 config = cell.config.model_dump(mode="json", exclude={"run_dir", "threads", "device"})
-                mine = flat({**config, "files": cell.files})
-                its = flat({**kept["config"], "files": kept.get("files", {})})
-                if change := _change(its, mine):
+                if change := _change(_told(kept["config"], kept.get("files", {})), _told(config, cell.files)):
                     self._refuse(*change)
-            elif ("families", cell.family) in changed:
-                begun += [cell.folder, cell.start]
-            elif ("methods", cell.method) in changed:
-                begun += [cell.folder]
         for folder in begun:
             shutil.rmtree(folder, ignore_errors=True)
         for kind in ("families", "methods"):
@@ -232,6 +230,12 @@ def _known(file: Path) -> dict[str, Any]:
             f"{file} can't be read ({what_is_wrong(error)}); remove it if the runs beside it are to be kept."
         ) from error
     return known.model_dump(exclude_unset=True)
+
+
+def _told(config: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a run, with those of its method that are None, which TOML can't tell."""
+    method = {"name": config["method"]["name"], **build_method(config["method"]).model_dump(mode="json")}
+    return flat({**config, "method": method, "files": files})
 
 
 def _change(known: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

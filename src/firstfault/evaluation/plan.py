@@ -15,6 +15,8 @@ from pydantic import Field, field_validator, model_validator
 
 from firstfault.config import RunConfig, Settings, between_commas, merge, read_recipe, validated
 from firstfault.errors import UserError
+from firstfault.files import hash_of
+from firstfault.policy import weights
 from firstfault.training.build import build_method, build_tasks
 from firstfault.training.validate import held_out
 
@@ -316,6 +318,9 @@ def _read(path: Path | None) -> dict[str, Any]:
 def _methods(given: Sequence[str], tables: Mapping[str, Any], budget: Budget) -> dict[str, dict[str, Any]]:
     """Tables by label, complete with all options, of the methods that were given, or else of all in the recipe."""
     known = {label: {"name": label, **table} for label, table in tables.items()}
+    for label, table in known.items():
+        if not isinstance(table["name"], str):
+            raise UserError(f"[methods.{label}] has name = {table['name']!r}; give the name of a method in quotes.")
     chosen = [(text, known[text]) if text in known else parse_method(text) for text in given] or [*known.items()]
     if len(chosen) < 2:
         raise UserError("a comparison needs two methods at least; give --methods, such as --methods grpo,elpo.")
@@ -366,14 +371,8 @@ def files_of(settings: Mapping[str, Any]) -> dict[str, str]:
     names = [text.rpartition(":")[0] if ".py:" in text else text for text in values if isinstance(text, str)]
     model = settings.get("model", "tiny")
     if model != "tiny":
-        names += [str(file) for kind in ("*.safetensors", "*.bin") for file in Path(model).glob(kind)]
-    return {name: _hash(name, os.stat(name).st_mtime_ns) for name in sorted(names) if os.path.isfile(name)}
-
-
-@functools.cache
-def _hash(file: str, changed: int) -> str:  # every run of a comparison asks for the same
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        names += map(str, weights(model))
+    return {name: hash_of(name) for name in sorted(names) if os.path.isfile(name)}
 
 
 @functools.cache

@@ -52,8 +52,7 @@ def results(
         "runs": [_run(kept) for kept in finished],
         "spend": _spend(finished, families, methods),
         "refused": [{"family": family, "method": method} for family, method in sorted(refused)],
-        "unlike_starts": _unlike_starts(runs),
-        "limits": {family: _limits(runs, family) for family in families},
+        "unlike_starts": unlike_starts(runs),
         "levels": _levels(runs, measures, families, methods),
         "curves": curves(runs, families, methods),
         "learnt": _learnt(runs, families, methods),
@@ -204,7 +203,7 @@ def in_words(d: Mapping[str, Any], measure: str) -> str:
     if d["seeds"] < 2:
         return f"One seed can't tell {ahead} from {behind} {on}{what}: it does not show how runs differ by luck."
     cannot = f"{ahead} and {behind} cannot be told apart {on}{what}"
-    if d["mean"] == 0:
+    if not any(d["by_seed"]):
         return f"{cannot}: no difference was seen in {d['seeds']} seeds."
     if d["low"] is None:
         return f"{cannot}: {ahead} has {abs(d['mean']):.3f} more with every seed, which does not show how seeds differ."
@@ -238,11 +237,15 @@ def _conclusions(differences: Sequence[Mapping[str, Any]], families: Sequence[st
         if failed:
             said.append(f"{where}, {', '.join(failed)} can be compared with no other: runs of theirs failed.")
         tested = [d for d in own if d["seeds"] > 1 and not d["failed"]]
-        if any(d["seeds"] < 2 for d in own):
-            said.append(f"{where}, one seed can't tell methods apart: it does not show how runs differ by luck.")
-        elif tested:
+        if tested:
             pairs = f"{len(tested) - len(apart)} of {len(tested)} pairs"
             said.append(f"{where}, {pairs} cannot be told apart by final success.")
+        single = sum(d["seeds"] < 2 and not d["failed"] for d in own)
+        if single:
+            said.append(
+                f"{where}, {single} of {len(own)} pairs have one seed only, which can't tell them apart: it does not "
+                "show how runs differ by luck."
+            )
     said += [d["words"] for d in differences if d["told_apart"] and d["measure"] != "final"]
     return said or ["Nothing: no two methods have finished runs of the same family and seed within the budget."]
 
@@ -252,6 +255,7 @@ def _levels(
 ) -> list[dict[str, Any]]:
     """Means over seeds with their intervals, of each method on each family."""
     levels = []
+    limits_of = {family: _limits(runs, family) for family in families}
     for family, method in itertools.product(families, methods):
         own = [kept for (f, m, _), kept in runs.items() if (f, m) == (family, method)]
         if not own:
@@ -260,9 +264,8 @@ def _levels(
             "before": [kept["evaluations"][0]["sampled"] for kept in own],
             "greedy": [kept["evaluations"][-1]["greedy"] for kept in own],
         }
-        limits = _limits(runs, family)
         for measure in measures:
-            limit = limits.get(measure, 1.0)
+            limit = limits_of[family].get(measure, 1.0)
             values |= {measure: [float(_score(kept, measure, limit).mean()) for kept in own]} if limit else {}
         levels.append({
             "family": family, "method": method, "seeds": len(own),
@@ -278,6 +281,8 @@ def _learnt(runs: Runs, families: Sequence[str], methods: Sequence[str]) -> list
         own = [learnt(kept) for (f, m, _), kept in runs.items() if (f, m) == (family, method)]
         if own:
             means = {name: _mean([run[name] for run in own]) for name in own[0]}
+            # a method without searches has no such figures
+            means |= {name: means[name] or None for name in ("probes", "searches", "localized")}
             found.append({"family": family, "method": method, "seeds": len(own), **means})
     return found
 
@@ -304,17 +309,22 @@ def learnt(kept: Kept) -> dict[str, float | None]:
         "together": "batch_occupancy",
     }
     return {
-        "probes": _share(total["probes"], total["rollouts"]) or None,
-        "searches": total["searches"] / len(rows) or None,
+        "probes": _share(total["probes"], total["rollouts"]),
+        "searches": total["searches"] / len(rows),
         "unfinished": _share(total["searches"] - total["searches_finished"], total["searches"]),
-        "localized": _mean([row.get("localized_share") for row in rows]) or None,
+        "localized": _mean([row.get("localized_share") for row in rows]),
         "used": _share(total["critical_steps"], total["searches"]),
         **{name: _mean([row.get(metric) for row in rows]) for name, metric in means.items()},
         "entropy": next((row["entropy"] for row in reversed(rows) if "entropy" in row), None),
         "per_call": _share(last["sampled"], last["calls_per_run"]),
         "seconds": kept["spend"]["seconds"],
-        "memory": max((row["peak_memory_mb"] for row in rows if "peak_memory_mb" in row), default=None),
+        "memory": peak_memory(kept),
     }
+
+
+def peak_memory(kept: Kept) -> float | None:
+    """The most memory (MB) that the training of a run had; None where it was not recorded."""
+    return max((row["peak_memory_mb"] for row in kept["iterations"] if "peak_memory_mb" in row), default=None)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -327,7 +337,7 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _unlike_starts(runs: Runs) -> list[str]:
+def unlike_starts(runs: Runs) -> list[str]:
     """Families and seeds of which methods did not start from the same policy: their first evaluations differ."""
     starts: dict[tuple[str, int], list[Any]] = {}
     for (family, _, seed), kept in runs.items():

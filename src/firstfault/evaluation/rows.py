@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -59,6 +60,11 @@ class RowsFile(Generic[Row]):
         with saving(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_lines(rows))
         self.rows.extend(rows)
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Settings as the name of a place for what follows from them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode(errors="replace")).hexdigest()[:12]
 
 
 def read_rows(path: Path, row: type[Row], flag: str) -> list[Row]:

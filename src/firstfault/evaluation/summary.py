@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from firstfault.estimators import major_at_k, pass_at_k
 from firstfault.evaluation.records import Record
 from firstfault.intervals import mean_interval, ratio_interval
-from firstfault.tasks.votes import ballot
+from firstfault.tasks.votes import at_k
 
 FIGURES = {
     "success": "share of the sampled runs that succeed; Pass@1 and Major@1 are the same",
@@ -101,32 +100,25 @@ def figures(tasks: Sequence[Sequence[Record]], ks: Sequence[int], seed: int = 0)
     sampled = [[record for record in task if record.sample is not None] for task in tasks]
     greedy = [record for task in tasks for record in task if record.sample is None]
 
-    def mean(of_task: Callable[[list[Record]], float]) -> Estimate:
-        return _figure(mean_interval([of_task(task) for task in sampled], seed))
-
     def per_run(name: str) -> Estimate:
         if any(getattr(record, name) is None for task in sampled for record in task):
             return Estimate(None, None, None)
-        return mean(lambda task: float(np.mean([getattr(record, name) for record in task])))
+        means = [float(np.mean([getattr(record, name) for record in task])) for task in sampled]
+        return _figure(mean_interval(means, seed))
 
     successes = [sum(record.success for record in task) for task in sampled]
     calls = [sum(record.calls for record in task) for task in sampled]
     found = {"success": per_run("success")}
     if greedy:
         found["greedy"] = _figure(mean_interval([record.success for record in greedy], seed))
-    for k in ks:
-        found[f"pass@{k}"] = mean(lambda task, k=k: pass_at_k(len(task), sum(r.success for r in task), k))
-    for k in ks:
-        found[f"major@{k}"] = mean(lambda task, k=k: _major(task, k))
+    of_tasks = [at_k([r.answer for r in task], [r.success for r in task], ks) for task in sampled]
+    for name in of_tasks[0]:
+        found[name] = _figure(mean_interval([of_task[name] for of_task in of_tasks], seed))
     return found | {
         **{name: per_run(name) for name in ("reward", "steps", "calls", "failed_calls", "tokens")},
         "successes_per_call": _figure(ratio_interval(successes, calls, seed)),
         "calls_per_success": _figure(ratio_interval(calls, successes, seed)),
     }
-
-
-def _major(task: Sequence[Record], k: int) -> float:
-    return major_at_k(ballot([record.answer for record in task]), [record.success for record in task], k)
 
 
 def _figure(interval: tuple[float, float, float]) -> Estimate:

@@ -85,7 +85,10 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     tuned = f"{', '.join(f'{m:g}' for m in rates)}, {results['tune_seeds']} runs each, on a validation split"
     return [
         ("budget", results["budget"]),
-        ("seeds", str(results["seeds"])),
+        (
+            "seeds",
+            f"{results['seeds']}, from {results['first_seed']} on" if results["first_seed"] else str(results["seeds"]),
+        ),
         ("compared", f"all with {results['against']}" if results["against"] else "all pairs"),
         ("learning rates", tuned if len(rates) > 1 else f"{_of_recipe(rates[0])} for all, not tuned"),
         ("finished", f"{len(results['runs'])} of {results['wanted']} runs, {duration(spent)} of training"),

@@ -9,10 +9,9 @@ import numpy as np
 
 from firstfault.agent.rollouts import Agent, side_by_side
 from firstfault.config import EvaluationConfig
-from firstfault.estimators import major_at_k, pass_at_k
 from firstfault.intervals import mean_interval
 from firstfault.tasks import TaskSource
-from firstfault.tasks.votes import ballot, vote
+from firstfault.tasks.votes import at_k, vote
 from firstfault.tree import Task, Tree
 
 Progress = Callable[[int], None]
@@ -53,11 +52,9 @@ async def validate(
     families = {part: {name: float(np.mean([s for s, task in zip(success, tasks, strict=True) if family(task) == part]))
                        for name, success in outcomes.items()}
                 for part in dict.fromkeys(map(family, tasks)) if part}  # fmt: skip
-    for k in ks:
-        outcomes[f"pass@{k}"] = [pass_at_k(samples, _successes(tree), k) for tree in sampled]
-    ballots = [_ballot(tree, samples) for tree in sampled if ks]
-    for k in ks:
-        outcomes[f"major@{k}"] = [major_at_k(answers, verdicts, k) for answers, verdicts in ballots]
+    if ks:
+        of_tasks = [at_k(*_votes(tree, samples), ks) for tree in sampled]
+        outcomes |= {name: [of_task[name] for of_task in of_tasks] for name in of_tasks[0]}
     record: dict[str, Any] = {"problems": len(tasks), "samples": samples, "outcomes": outcomes}
     for name, success in outcomes.items():
         record[name], record[f"{name}_low"], record[f"{name}_high"] = mean_interval(success, seed)
@@ -75,11 +72,11 @@ def _successes(tree: Tree) -> int:
     return sum(bool(leaf.success) for leaf in tree.leaves)
 
 
-def _ballot(tree: Tree, samples: int) -> tuple[list[str | None], list[bool]]:
+def _votes(tree: Tree, samples: int) -> tuple[list[str | None], list[bool]]:
     """What each run votes for, and whether it is right."""
     discarded = samples - len(tree.leaves)
-    answers = ballot([vote(leaf.answer) for leaf in tree.leaves])
-    return answers + [None] * discarded, [bool(leaf.success) for leaf in tree.leaves] + [False] * discarded
+    votes = [vote(leaf.answer) for leaf in tree.leaves]
+    return votes + [None] * discarded, [bool(leaf.success) for leaf in tree.leaves] + [False] * discarded
 
 
 def held_out(source: TaskSource, config: EvaluationConfig) -> list[Task]:

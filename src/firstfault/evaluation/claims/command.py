@@ -20,11 +20,12 @@ from firstfault.config import RunConfig, Settings, between_commas
 from firstfault.errors import UserError, what_is_wrong
 from firstfault.evaluation.agents import local_settings
 from firstfault.evaluation.claims import CLAIMS, MEASURED, READ
-from firstfault.evaluation.claims.compared import Compared, Read, read_runs
-from firstfault.evaluation.claims.finding import Finding
+from firstfault.evaluation.claims.compared import TOGETHER, Compared, Read, read_runs
+from firstfault.evaluation.claims.finding import UNTOLD, Finding
 from firstfault.evaluation.claims.measured import Measured, Measurement, Row, Subject
 from firstfault.evaluation.plan import slug
-from firstfault.evaluation.rows import RowsFile
+from firstfault.evaluation.rows import RowsFile, digest
+from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import alone, saving, write_whole
 from firstfault.progress import progress
 from firstfault.tasks import TaskSource
@@ -42,7 +43,7 @@ class ClaimsConfig(Settings):
     comparison: list[Path] = Field(
         [], description="folders of comparisons, with commas between, for the claims that are read from one"
     )
-    runs: int = Field(30, ge=1, description="tasks of each family that a measured claim is checked on, at least")
+    runs: int = Field(30, ge=1, description="tasks of each family that are measured for a claim, at least")
     out: Path = Field(Path("runs/claims"), description="where everything goes; what was measured there is kept")
 
     _listed = field_validator("tasks", "comparison", mode="before")(between_commas)
@@ -71,6 +72,7 @@ def command(
             f"no claim can be read from {', '.join(map(str, settings.comparison)) or 'nothing'}; name one, and what it "
             "lacks is said, or give --config for those that are measured."
         )
+    scipy_stats()  # if it is missing, that shows before anything is measured
     findings: list[Finding] = []
     with alone(settings.out):
         _known(settings.out)  # what can't be read there shows before anything is measured
@@ -84,13 +86,18 @@ def command(
 
 def _report(findings: Sequence[Finding], out: Path, console: Console) -> None:
     """Print findings, and put them in the place of those of the same claims and families in the report."""
-    known = {(finding.claim, finding.family): finding for finding in _known(out)}
+    known = {_place(finding): finding for finding in _known(out)}
     for finding in findings:
         console.print(table(finding))
-        known[finding.claim, finding.family] = finding
+        known[_place(finding)] = finding
     with saving(out):
         write_whole(out / "claims.json", json.dumps([asdict(finding) for finding in known.values()], indent=1) + "\n")
         write_whole(out / "claims.md", "\n".join(line for finding in known.values() for line in markdown(finding)))
+
+
+def _place(finding: Finding) -> tuple[str, str]:
+    """What there is one finding of: a claim on a family, or on those that it can be told of together."""
+    return finding.claim, TOGETHER if finding.family.startswith(TOGETHER) else finding.family
 
 
 def _known(out: Path) -> list[Finding]:
@@ -122,9 +129,14 @@ def _read_claims(names: Sequence[str], settings: ClaimsConfig) -> list[Finding]:
         folder = next((folder for folder in able if able[folder]), None)
         if folder is None and names:
             raise UserError(f"claim {name} {_missing(claim, comparisons)}")
-        for compared in _with_all(able[folder]) if folder is not None else ():
+        if folder is None:
+            continue
+        for compared in _with_all(able[folder]):
             finding = claim.judge(compared)
             findings.append(replace(finding, notes=[*finding.notes, f"read from {folder}"]))
+        for one in comparisons[folder]:
+            if lacks := claim.lacks(one):  # in the place of what an earlier command may have said
+                findings.append(Finding(name, one.family, [], UNTOLD, f"{folder} lacks {lacks}"))
     return findings
 
 
@@ -161,9 +173,11 @@ def _check(name: str, family: str, config: RunConfig, settings: ClaimsConfig, co
     claim = MEASURED[name]
     source = build_tasks(config.tasks)
     path = settings.out / f"{name}-{slug(family)}.jsonl"
-    kept = RowsFile(path, _settings(claim, config, source), Measurement, "--out")
+    follows_from = _settings(claim, config, source)
+    kept = RowsFile(path, follows_from, Measurement, "--out")
     if any(len(_found(kept, variant)) < settings.runs for variant in claim.variants):
-        config = config.model_copy(update={"run_dir": settings.out / f"{name}-{slug(family)}"})
+        trained = settings.out / f"{name}-{slug(family)}-{digest(follows_from)}"
+        config = config.model_copy(update={"run_dir": trained})
         agent = claim.policy(config, source, run_tools(config, source), console)
         asyncio.run(_measure(name, family, agent, source, kept, settings.runs, console))
     return claim.finding(family, *(_found(kept, variant) for variant in claim.variants))
@@ -220,7 +234,7 @@ def table(finding: Finding) -> Table:
     shown = Table("", "here, 95 % interval", "n", "the paper", title=escape(f"{finding.claim}, {finding.family}"))
     for figure in finding.figures:
         shown.add_row(escape(figure.name), escape(str(figure)), str(figure.n), figure.paper)
-    shown.caption = escape(f"{finding.verdict}: {finding.why}")
+    shown.caption = escape("\n".join([f"{finding.verdict}: {finding.why}", *finding.notes]))
     return shown
 
 

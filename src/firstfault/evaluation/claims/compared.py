@@ -12,9 +12,10 @@ from firstfault.errors import UserError
 from firstfault.evaluation.cells import FAILED, read_cell
 from firstfault.evaluation.claims.finding import Figure, Finding, judged
 from firstfault.evaluation.plan import TUNE_SEEDS, slug
-from firstfault.evaluation.results import Kept, Runs, at_k, check_alike
+from firstfault.evaluation.results import Kept, Runs, at_k, check_alike, unlike_starts
 from firstfault.evaluation.statistics import area_weights
 
+TOGETHER = "together:"  # a family's name begins so if it is several
 Value = float | np.ndarray | None  # one number, or one for each problem; None where the run can't tell
 
 
@@ -26,7 +27,7 @@ class Compared:
 
     def __init__(self, families: Sequence[str], runs: Runs, left_out: Mapping[tuple[str, str], str] | None = None):
         self.families = families
-        self.family = families[0] if len(families) == 1 else f"together: {', '.join(families)}"
+        self.family = families[0] if len(families) == 1 else f"{TOGETHER} {', '.join(families)}"
         self.left_out = {key: why for key, why in (left_out or {}).items() if key[0] in families}
         self.runs = {key: kept for key, kept in runs.items() if key[0] in families}
         self.seeds = sorted({seed for _, _, seed in self.runs})
@@ -70,7 +71,11 @@ class Compared:
         verdict, why = judged(claimed)
         levels = self.levels(final) if levels is None else levels
         left_out = [f"{method} on {family} is left out: {why}" for (family, method), why in self.left_out.items()]
-        return Finding(claim, self.family, [*levels, *claimed, *beside], verdict, why, [*notes, *left_out])
+        unlike = [f"the runs did not start alike on {where}" for where in unlike_starts(self.runs)]
+        codes = {kept.get("code", "") for kept in self.runs.values()} - {""}
+        mixed = [f"the runs were made by {len(codes)} versions of the code"] if len(codes) > 1 else []
+        notes = [*notes, *left_out, *unlike, *mixed]
+        return Finding(claim, self.family, [*levels, *claimed, *beside], verdict, why, notes)
 
     def levels(self, measure: Callable[[Kept], Value], name: str = "{}") -> list[Figure]:
         """The measure of every method; `name` has {} for that of the method."""

@@ -12,6 +12,7 @@ from firstfault.evaluation.statistics import LEVEL, alike, bootstrap, mean_t, sc
 from firstfault.intervals import mean_interval
 
 Verdict = Literal["holds", "does not hold", "can't tell at this size"]
+UNTOLD: Verdict = "can't tell at this size"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def judged(differences: Sequence[Figure]) -> tuple[Verdict, str]:
     """Whether each of these differences, which a claim says are positive, is so beyond its interval.
 
     It is not if one of them is negative, or less than the claim says, beyond an interval that is wider, as for so many
-    differences: one of them would be below 0 by chance more often.
+    differences: one of them would be below 0 by chance more often. One that is positive, but less than the claim says,
+    can't be told.
 
     >>> judged([Figure("a - b", 0.3, 0.1, 0.5, 20), Figure("b - c", 0.1, -0.1, 0.3, 20)])
     ("can't tell at this size", 'b - c is 0.100 [-0.100, 0.300]')
@@ -107,17 +109,16 @@ def judged(differences: Sequence[Figure]) -> tuple[Verdict, str]:
     ('holds', 'a - b is 0.300 [0.100, 0.500]')
     >>> judged([Figure("a - b", 0.3, 0.2, 0.4, 20, size=0.5)])
     ('does not hold', 'a - b is 0.300 [0.200, 0.400], less than 0.5')
+    >>> judged([Figure("a - b", 0.3, 0.05, 0.55, 20, size=0.5)])
+    ("can't tell at this size", 'a - b is 0.300 [0.050, 0.550], less than 0.5')
     """
     words = {d.name: f"{d.name} is {d}" for d in differences}
-    against = [
-        words[d.name] + (f", less than {d.size:g}" if d.size else "")
-        for d in differences
-        if d.high is not None and _corrected(d, len(differences)) < d.size
-    ]
-    unsure = [words[d.name] for d in differences if d.low is None or d.low <= 0]
+    words |= {d.name: f"{words[d.name]}, less than {d.size:g}" for d in differences if d.n and d.mean < d.size > 0}
+    against = [words[d.name] for d in differences if d.high is not None and _corrected(d, len(differences)) < d.size]
+    unsure = [words[d.name] for d in differences if d.low is None or d.low <= 0 or d.mean < d.size]
     if against:
         return "does not hold", "; ".join(against)
-    return ("can't tell at this size", "; ".join(unsure)) if unsure else ("holds", "; ".join(words.values()))
+    return (UNTOLD, "; ".join(unsure)) if unsure else ("holds", "; ".join(words.values()))
 
 
 def _corrected(d: Figure, number: int) -> float:

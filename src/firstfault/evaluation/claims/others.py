@@ -8,7 +8,7 @@ import numpy as np
 
 from firstfault.evaluation.claims.compared import Compared, final, spend
 from firstfault.evaluation.claims.finding import Finding
-from firstfault.evaluation.results import Kept, along, learnt
+from firstfault.evaluation.results import Kept, along, peak_memory
 
 
 def vppo(compared: Compared) -> Finding:
@@ -48,11 +48,6 @@ def prs(compared: Compared) -> Finding:
     claimed = compared.difference("prs", "grpo", early, "faster", "{}: first half of training")
     beside = [compared.difference("prs", "grpo", final, "+1.4 points (39.6, 41.0)", "{}: after training")]
     return compared.finding("prs", [claimed], beside)
-
-
-def peak_memory(kept: Kept) -> float | None:
-    """The most memory (MB) that training had; None where it was not recorded."""
-    return learnt(kept)["memory"]
 
 
 def astarpo(compared: Compared) -> Finding:
