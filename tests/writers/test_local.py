@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from firstfault.agent.rollouts import Agent
 from firstfault.cli import main
@@ -108,10 +109,13 @@ def test_weights_that_change_under_a_name_are_another_model(tiny_policy, tmp_pat
     first = LocalModel(str(folder), cache=tmp_path / "cache", max_tokens=8)
     complete(first, HI)
     weights = next(folder.glob("*.safetensors"))
-    weights.touch()
+    weights.touch()  # the same are the same, whenever they were written
+    assert LocalModel(str(folder), cache=tmp_path / "cache").model == first.model
+    tensors = {name: 1.01 * tensor for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
     second = LocalModel(str(folder), cache=tmp_path / "cache", max_tokens=8)
     complete(second, HI)
-    assert second.spent.known == 0 and LocalModel(str(folder), cache=tmp_path / "cache").model == second.model
+    assert second.model != first.model and second.spent.known == 0
 
 
 def test_a_run_that_leaves_no_room_is_refused(tiny_policy, tmp_path):
