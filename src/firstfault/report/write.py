@@ -136,7 +136,7 @@ def _evaluation(run: Run) -> dict[str, Any] | None:
     before, after = run.evaluations[0], run.evaluations[-1]
     counts = [f"{after[k]} {k}" + (" each" if k == "samples" else "") for k in ("problems", "samples") if k in after]
     if before.get("samples") != after.get("samples"):
-        counts.append(f"{before.get('samples')} at iteration {before['iteration']}")
+        counts.append(f"{before.get('samples')} samples each at iteration {before['iteration']}")
     rows = []
     for name in measures:
         pair = _interval(before, name), _interval(after, name) if after is not before else None
