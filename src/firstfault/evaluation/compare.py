@@ -18,13 +18,12 @@ from rich.console import Console
 
 from firstfault.errors import UserError, what_is_wrong
 from firstfault.evaluation.cells import CellError, fail, failure, in_process, keep, result, teach, tidy, train_cell
-from firstfault.evaluation.plan import Cell, Plan, flat, slug
+from firstfault.evaluation.plan import Cell, Plan, all_options, flat, slug
 from firstfault.evaluation.results import results
 from firstfault.evaluation.statistics import scipy_stats
 from firstfault.files import alone, saving, write_whole
 from firstfault.policy import pick_device
 from firstfault.progress import LONG, progress
-from firstfault.training.build import build_method
 
 
 class FolderSettings(BaseModel):
@@ -233,9 +232,8 @@ def _known(file: Path) -> dict[str, Any]:
 
 
 def _told(config: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a run, with those of its method that are None, which TOML can't tell."""
-    method = {"name": config["method"]["name"], **build_method(config["method"]).model_dump(mode="json")}
-    return flat({**config, "method": method, "files": files})
+    """The settings of a run that another one is to share, with dots between the keys."""
+    return flat({**config, "method": all_options(config["method"]), "files": files})
 
 
 def _change(known: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:

@@ -256,7 +256,7 @@ class Plan:
             values |= {"tasks": tasks}
             families[label] = flat({**values, "files": files_of(values)})
         for label, table in self.methods.items():
-            options = {"name": table["name"], **build_method(table).model_dump(mode="json")}
+            options = all_options(table)
             methods[label] = flat({**options, "files": files_of(options)})
         return {
             "budget": self.config.budget,
@@ -265,6 +265,11 @@ class Plan:
             "families": families,
             "methods": methods,
         }
+
+
+def all_options(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a method with all its options, also those that are None, which TOML can't tell."""
+    return {"name": table["name"], **build_method(table).model_dump(mode="json")}
 
 
 def family_config(label: str, shared: Mapping[str, Any], table: Mapping[str, Any]) -> RunConfig:
